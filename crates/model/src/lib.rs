@@ -1,0 +1,17 @@
+//! The vocabulary of Outlast, valid by construction.
+//!
+//! Every other crate speaks in these words and none of them is imported here: no IO, no clock, no
+//! decision. `docs/glossary.md` sets each word beside the field's.
+
+pub mod failure;
+pub mod id;
+pub mod money;
+pub mod policy;
+pub mod record;
+pub mod time;
+pub mod turn;
+
+pub use failure::{Failure, FailureReport};
+pub use id::{ProviderId, RequestId, RouteId, TargetId};
+pub use money::{Price, Usd};
+pub use time::{Mono, Wall};

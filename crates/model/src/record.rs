@@ -1,0 +1,226 @@
+//! What is kept of a call. No payload, no key: names, numbers, classes and decisions only.
+
+use crate::{
+    Failure, FailureReport, RequestId, RouteId, TargetId, Usd, Wall,
+    policy::Dialect,
+    turn::{Finish, Usage},
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The version of [`CallRecord`]'s form. Readers refuse a newer one.
+pub const CALL_RECORD_VERSION: u16 = 1;
+
+/// The lineage of one call: every attempt, and why each next thing was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// [`CALL_RECORD_VERSION`] when written.
+    pub version: u16,
+    /// The call.
+    pub request_id: RequestId,
+    /// From the client's `traceparent`, or our own. 32 hexadecimal digits.
+    pub trace_id: Box<str>,
+    /// From `x-outlast-task`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<Box<str>>,
+    /// A hash of the caller's key, never the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_hash: Option<Box<str>>,
+    /// From `x-outlast-step`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_step: Option<Box<str>>,
+    /// What the client named.
+    pub route: RouteId,
+    /// What the client spoke.
+    pub dialect: Dialect,
+    /// It asked for a stream.
+    pub stream: bool,
+    /// When it was admitted.
+    pub started: Wall,
+    /// From admission to settlement, in microseconds.
+    pub latency_us: u64,
+    /// Until the client's first output, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_output_us: Option<u64>,
+    /// The targets that fitted, best first, as planned on admission.
+    pub planned: Vec<TargetId>,
+    /// The targets that did not, each with its reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// Every try, in order.
+    pub attempts: Vec<AttemptRecord>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Which target answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<TargetId>,
+    /// Served, but less than the contract.
+    pub degraded: bool,
+    /// How the reply's structure was judged.
+    pub schema_status: SchemaStatus,
+    /// Everything that was paid for, failed attempts included.
+    pub cost: Usd,
+    /// Of that, what bought nothing.
+    pub wasted: Usd,
+}
+
+impl CallRecord {
+    /// Plain: answered in full by the first attempt. Plain calls are sampled, all others are kept whole.
+    pub fn is_plain(&self) -> bool {
+        self.outcome == Outcome::Answered && self.attempts.len() == 1 && !self.degraded
+    }
+
+    /// The first failure, which is why there was a fallback.
+    pub fn first_failure(&self) -> Option<Failure> {
+        self.attempts.iter().find_map(|attempt| attempt.failure.as_ref()).map(|report| report.failure)
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "ended", content = "failure")]
+pub enum Outcome {
+    /// A validated reply was delivered.
+    Answered,
+    /// The client got a typed error instead of a reply.
+    Failed(Failure),
+    /// The client got a typed error event inside a stream that had begun.
+    Interrupted(Failure),
+    /// The client left first.
+    Cancelled,
+}
+
+/// Whether the reply kept its structure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemaStatus {
+    /// None was demanded.
+    #[default]
+    None,
+    /// It was kept.
+    Valid,
+    /// It was not.
+    Invalid,
+}
+
+/// One try of a call on one target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// On which target.
+    pub target: TargetId,
+    /// With which of the provider's keys, by position.
+    pub key: u8,
+    /// Why this target, now.
+    pub reason: AttemptReason,
+    /// Start, in microseconds after admission.
+    pub started_us: u64,
+    /// First semantic output, in microseconds after the attempt's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_output_us: Option<u64>,
+    /// End, in microseconds after the attempt's start.
+    pub took_us: u64,
+    /// What went wrong, if anything did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureReport>,
+    /// Why the model stopped, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Finish>,
+    /// Bytes of the request body sent.
+    pub bytes_out: u64,
+    /// Bytes of the response body read.
+    pub bytes_in: u64,
+    /// What it consumed.
+    pub usage: Usage,
+    /// What it cost; absent when the price is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Usd>,
+    /// What was decided when it ended.
+    pub decision: Decision,
+}
+
+/// Why an attempt was made on its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptReason {
+    /// It ranked first.
+    First,
+    /// It ranked next after a failure.
+    Reroute,
+    /// The call's one retry on the same target.
+    SameTarget,
+    /// Its breaker is half-open and this call tries it.
+    HalfOpenTrial,
+    /// Every breaker is open; this one has the least against it.
+    Trickle,
+    /// It had to wait for a schedule or a permit first.
+    AfterWait,
+}
+
+/// What was decided when an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Its reply was validated and delivered.
+    Deliver,
+    /// Another target is asked.
+    Reroute,
+    /// The same target is asked once more.
+    RetrySame,
+    /// The call waits for a schedule, a permit or a recovery.
+    Wait,
+    /// The failure is the client's to see: its own fault, or a policy reason.
+    ReturnReason,
+    /// No path was left.
+    GiveUp,
+    /// The stream had begun: it ended in a typed error event.
+    Interrupt,
+    /// The client left.
+    Cancel,
+}
+
+/// A target that was not planned, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Which.
+    pub target: TargetId,
+    /// Why.
+    pub why: WhyLeftOut,
+}
+
+/// Why a target was left out of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyLeftOut {
+    /// It cannot call tools.
+    NoTools,
+    /// It cannot see images.
+    NoImages,
+    /// It cannot hold its output to a schema.
+    NoSchema,
+    /// The prompt and the wanted output do not fit.
+    ContextTooSmall {
+        /// Tokens it takes.
+        window: u32,
+        /// Tokens this request needs, by estimate.
+        needed: u32,
+    },
+    /// The wanted output is longer than it can write.
+    OutputTooLong {
+        /// Tokens it can write.
+        limit: u32,
+        /// Tokens wanted.
+        wanted: u32,
+    },
+    /// Its dialect cannot say something this request says.
+    CannotCarry(Vec<Arc<str>>),
+    /// Its breaker is open.
+    BreakerOpen,
+    /// It is being restored and this call did not draw a place in its share.
+    Restoring,
+    /// Every key is on a 429 schedule.
+    RateLimited,
+    /// Every key is out: rejected or out of money.
+    NoKey,
+    /// The provider denies this model to this account.
+    AccessDenied,
+}
