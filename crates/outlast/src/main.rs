@@ -1,1 +1,5 @@
-fn main() {}
+//! The `outlast` binary.
+
+fn main() -> std::process::ExitCode {
+    outlast::cli::main()
+}
