@@ -4,6 +4,7 @@
 //! decision. `docs/glossary.md` sets each word beside the field's.
 
 pub mod failure;
+pub mod finding;
 pub mod id;
 pub mod money;
 pub mod policy;
@@ -12,6 +13,7 @@ pub mod time;
 pub mod turn;
 
 pub use failure::{Failure, FailureReport};
+pub use finding::{Findings, Problem};
 pub use id::{ProviderId, RequestId, RouteId, TargetId};
 pub use money::{Price, Usd};
 pub use time::{Mono, Wall};

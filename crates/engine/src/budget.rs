@@ -1,0 +1,1 @@
+//! The retry budget: what keeps retries from becoming the outage.
