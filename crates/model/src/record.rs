@@ -101,6 +101,9 @@ pub enum SchemaStatus {
     Valid,
     /// It was not.
     Invalid,
+    /// Demanded by a schema that cannot be checked here (it does not compile, points elsewhere or is too large): only
+    /// the JSON's syntax was judged.
+    Unverified,
 }
 
 /// One try of a call on one target.
