@@ -5,8 +5,12 @@
 //! read by [`reply`] (whole) or [`stream`] (frame by frame) and leaves in the client's dialect. [`crossing`] says
 //! what a crossing cannot carry.
 
+pub mod check;
+pub mod classify;
 pub mod crossing;
+pub mod error;
 pub mod inbound;
+pub mod probe;
 pub mod reply;
 pub mod stream;
 pub mod tokens;
