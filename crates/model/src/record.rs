@@ -74,6 +74,22 @@ impl CallRecord {
     pub fn first_failure(&self) -> Option<Failure> {
         self.attempts.iter().find_map(|attempt| attempt.failure.as_ref()).map(|report| report.failure)
     }
+
+    /// The target that answered, or the last one asked if none did.
+    pub fn last_target(&self) -> Option<&TargetId> {
+        self.served_by.as_ref().or_else(|| self.attempts.last().map(|attempt| &attempt.target))
+    }
+
+    /// Answered by another target than the one asked first.
+    pub fn failed_over(&self) -> bool {
+        matches!((&self.served_by, self.attempts.first()), (Some(served), Some(first)) if *served != first.target)
+    }
+
+    /// Upstream calls that bought nothing: every attempt that was neither delivered, nor cancelled by the client, nor
+    /// the client's own fault.
+    pub fn wasted_calls(&self) -> usize {
+        self.attempts.iter().filter(|attempt| attempt.decision.is_waste()).count()
+    }
 }
 
 /// How a call ended.
@@ -88,6 +104,26 @@ pub enum Outcome {
     Interrupted(Failure),
     /// The client left first.
     Cancelled,
+}
+
+impl Outcome {
+    /// The name used in logs, metrics and the telemetry file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::Failed(_) => "failed",
+            Outcome::Interrupted(_) => "interrupted",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+
+    /// What the client was told went wrong.
+    pub const fn failure(self) -> Option<Failure> {
+        match self {
+            Outcome::Failed(failure) | Outcome::Interrupted(failure) => Some(failure),
+            Outcome::Answered | Outcome::Cancelled => None,
+        }
+    }
 }
 
 /// Whether the reply kept its structure.
@@ -179,6 +215,16 @@ pub enum Decision {
     Interrupt,
     /// The client left.
     Cancel,
+}
+
+impl Decision {
+    /// The attempt it ended bought nothing, and the client had no part in that.
+    pub const fn is_waste(self) -> bool {
+        match self {
+            Decision::Reroute | Decision::RetrySame | Decision::Wait | Decision::GiveUp | Decision::Interrupt => true,
+            Decision::Deliver | Decision::ReturnReason | Decision::Cancel => false,
+        }
+    }
 }
 
 /// A target that was not planned, and why.

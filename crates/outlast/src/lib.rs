@@ -1,4 +1,7 @@
 //! Outlast: the server and the command line. The only crate that touches the world.
 
+pub mod alerts;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod telemetry;

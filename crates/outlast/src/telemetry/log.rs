@@ -1,0 +1,310 @@
+//! The log: one line per call and one per operational event, on stderr, so that stdout stays what a command answers.
+//!
+//! JSON for machines; a short human form when stderr is a terminal. `docs/observability.md` lists the fields.
+
+use super::{CLIENT_TEXT_MAX, Recorded};
+use outlast_model::{
+    Failure, TargetId, Wall,
+    record::{CallRecord, Outcome, SchemaStatus},
+};
+use serde_json::Value;
+use std::{
+    fmt,
+    io::{IsTerminal, Write},
+};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person at a terminal.
+    Human,
+    /// Events only, in the human form; no line per call.
+    HumanEvents,
+    /// Nothing.
+    Off,
+}
+
+impl LogFormat {
+    /// [`LogFormat::Human`] if stderr is a terminal, else [`LogFormat::Json`].
+    pub fn detect() -> Self {
+        if std::io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json }
+    }
+}
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Info,
+    /// Something gave way; the work went on.
+    Warn,
+    /// A client or an operator was let down.
+    Error,
+}
+
+impl Level {
+    /// The name in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+}
+
+/// An operational line. Whoever makes one sees to it that no field holds a payload or a secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogEvent {
+    level: Level,
+    name: &'static str,
+    message: String,
+    fields: Vec<(&'static str, Value)>,
+}
+
+impl LogEvent {
+    /// An event of that level and name (`start`, `reload`, `breaker_opened`...), with a sentence for people.
+    pub fn new(level: Level, name: &'static str, message: impl Into<String>) -> Self {
+        LogEvent { level, name, message: message.into(), fields: Vec::new() }
+    }
+
+    /// [`LogEvent::new`] at [`Level::Info`].
+    pub fn info(name: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Level::Info, name, message)
+    }
+
+    /// [`LogEvent::new`] at [`Level::Warn`].
+    pub fn warn(name: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Level::Warn, name, message)
+    }
+
+    /// [`LogEvent::new`] at [`Level::Error`].
+    pub fn error(name: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Level::Error, name, message)
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn with(mut self, field: &'static str, value: impl Into<Value>) -> Self {
+        self.fields.push((field, value.into()));
+        self
+    }
+}
+
+/// Appends a call's line.
+pub(super) fn write_call(out: &mut Vec<u8>, recorded: &Recorded, format: LogFormat) {
+    match format {
+        LogFormat::Json => call_json(out, recorded),
+        LogFormat::Human => call_human(out, &recorded.call),
+        LogFormat::HumanEvents | LogFormat::Off => {}
+    }
+}
+
+/// Appends an event's line.
+pub(super) fn write_event(out: &mut Vec<u8>, event: &LogEvent, format: LogFormat, now: Wall) {
+    match format {
+        LogFormat::Json => {
+            let mut line = Line::begin(out, now, event.level, event.name);
+            line.text("message", &event.message);
+            for (name, value) in &event.fields {
+                line.raw(name, value);
+            }
+            line.end();
+        }
+        LogFormat::Human | LogFormat::HumanEvents => {
+            let fields: String =
+                event.fields.iter().map(|(name, value)| format!("  {name}={}", plain(value))).collect();
+            let text = format!("{:5} {}{fields}", event.level.name(), event.message);
+            human_line(out, now, &text);
+        }
+        LogFormat::Off => {}
+    }
+}
+
+/// Where a call was meant to go, and where it went instead, if it did.
+fn primary_and_fallback(call: &CallRecord) -> (Option<&TargetId>, Option<&TargetId>) {
+    let primary = call.attempts.first().map(|attempt| &attempt.target).or(call.planned.first());
+    let fallback = call.last_target().filter(|last| primary.is_some_and(|primary| *last != primary));
+    (primary, fallback)
+}
+
+fn level(call: &CallRecord) -> Level {
+    match call.outcome {
+        Outcome::Answered if call.is_plain() => Level::Info,
+        Outcome::Answered => Level::Warn,
+        Outcome::Cancelled => Level::Info,
+        Outcome::Failed(Failure::InvalidRequest | Failure::SafetyBlock) => Level::Warn,
+        Outcome::Failed(_) | Outcome::Interrupted(_) => Level::Error,
+    }
+}
+
+/// Whether what was delivered passed its checks; unknown when nothing came to them.
+fn quality_gate(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Answered => Some("passed"),
+        Outcome::Failed(failure) | Outcome::Interrupted(failure) => match failure.remedy().blame {
+            outlast_model::failure::Blame::Quality => Some("failed"),
+            outlast_model::failure::Blame::None
+            | outlast_model::failure::Blame::Fault
+            | outlast_model::failure::Blame::Schedule
+            | outlast_model::failure::Blame::KeyOut
+            | outlast_model::failure::Blame::TargetOut => None,
+        },
+        Outcome::Cancelled => None,
+    }
+}
+
+fn schema_status(status: SchemaStatus) -> &'static str {
+    match status {
+        SchemaStatus::None => "none",
+        SchemaStatus::Valid => "valid",
+        SchemaStatus::Invalid => "invalid",
+    }
+}
+
+fn call_json(out: &mut Vec<u8>, Recorded { call, fields }: &Recorded) {
+    let (primary, fallback) = primary_and_fallback(call);
+    let failure = call.first_failure().or(call.outcome.failure());
+    let tokens = |pick: fn(&outlast_model::turn::Usage) -> u32| -> u64 {
+        call.attempts.iter().map(|attempt| u64::from(pick(&attempt.usage))).sum()
+    };
+    let ended = Wall(call.started.0.saturating_add_unsigned(call.latency_us / 1000));
+    let mut line = Line::begin(out, ended, level(call), "call");
+    line.text("request_id", call.request_id.as_str());
+    line.text("trace_id", &call.trace_id);
+    line.maybe("task_id", call.task_id.as_deref());
+    line.maybe("tenant_hash", call.tenant_hash.as_deref());
+    line.maybe("workflow_step", call.workflow_step.as_deref());
+    line.text("route", cut(call.route.as_str()));
+    line.text("dialect", call.dialect.name());
+    line.plain("stream", call.stream);
+    line.text("outcome", call.outcome.name());
+    line.plain("status", fields.status);
+    line.maybe("primary_target", primary.map(TargetId::as_str));
+    match failure {
+        Some(failure) => line.plain("failure", format_args!("\"{failure}\"")),
+        None => line.plain("failure", "null"),
+    }
+    line.maybe("fallback_target", fallback.map(TargetId::as_str));
+    line.maybe("target", call.served_by.as_ref().map(TargetId::as_str));
+    line.plain("tool_mode", "\"full\"");
+    line.plain("schema_version", "null");
+    line.text("schema_status", schema_status(call.schema_status));
+    line.plain("source_ids", "[]");
+    line.maybe("quality_gate", quality_gate(call.outcome));
+    line.plain("degraded", call.degraded);
+    line.plain("attempts", call.attempts.len());
+    line.millis("latency_ms", call.latency_us);
+    match call.first_output_us {
+        Some(micros) => line.millis("ttft_ms", micros),
+        None => line.plain("ttft_ms", "null"),
+    }
+    line.plain("input_tokens", tokens(|usage| usage.input_tokens));
+    line.plain("output_tokens", tokens(|usage| usage.output_tokens));
+    line.usd("cost_usd", call.cost.as_nanos());
+    line.usd("wasted_usd", call.wasted.as_nanos());
+    line.end();
+}
+
+fn call_human(out: &mut Vec<u8>, call: &CallRecord) {
+    let (primary, fallback) = primary_and_fallback(call);
+    let target = fallback.or(primary).map_or("no target", TargetId::as_str);
+    let ended = Wall(call.started.0.saturating_add_unsigned(call.latency_us / 1000));
+    let mut text = format!(
+        "{:5} {} {} -> {target} in {} ms",
+        level(call).name(),
+        call.outcome.name(),
+        cut(call.route.as_str()),
+        call.latency_us / 1000
+    );
+    if let Some(failure) = call.first_failure().or(call.outcome.failure()) {
+        text += &format!(", {} attempts, first {failure}", call.attempts.len());
+        if let (Some(primary), Some(_)) = (primary, fallback) {
+            text += &format!(" on {primary}");
+        }
+    }
+    if call.degraded {
+        text += ", degraded";
+    }
+    human_line(out, ended, &format!("{text}  {}", call.request_id));
+}
+
+/// The client chose this text: it may be of any length.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(CLIENT_TEXT_MAX).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Control characters would let a client's text forge lines or drive the terminal.
+fn human_line(out: &mut Vec<u8>, now: Wall, text: &str) {
+    let clean = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let time = jiff::Timestamp::from_millisecond(now.0).unwrap_or_default();
+    out.extend_from_slice(time.strftime("%H:%M:%S%.3f ").to_string().as_bytes());
+    out.extend_from_slice(clean.collect::<String>().as_bytes());
+    out.push(b'\n');
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// One JSON object on one line, written field by field.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl<'a> Line<'a> {
+    fn begin(out: &'a mut Vec<u8>, now: Wall, level: Level, event: &str) -> Self {
+        out.extend_from_slice(b"{\"ts\":\"");
+        let time = jiff::Timestamp::from_millisecond(now.0).unwrap_or_default();
+        let mut line = Line(out);
+        line.put(format_args!("{time:.3}\",\"level\":\"{}\",\"event\":\"{event}\"", level.name()));
+        line
+    }
+
+    fn put(&mut self, text: fmt::Arguments<'_>) {
+        // Writing into memory does not fail.
+        let _ = self.0.write_fmt(text);
+    }
+
+    fn name(&mut self, name: &str) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        let _ = serde_json::to_writer(&mut *self.0, text);
+    }
+
+    fn maybe(&mut self, name: &str, text: Option<&str>) {
+        match text {
+            Some(text) => self.text(name, text),
+            None => self.plain(name, "null"),
+        }
+    }
+
+    fn raw(&mut self, name: &str, value: &Value) {
+        self.name(name);
+        let _ = serde_json::to_writer(&mut *self.0, value);
+    }
+
+    fn plain(&mut self, name: &str, value: impl fmt::Display) {
+        self.name(name);
+        self.put(format_args!("{value}"));
+    }
+
+    /// Milliseconds with microsecond digits.
+    fn millis(&mut self, name: &str, micros: u64) {
+        self.plain(name, format_args!("{}.{:03}", micros / 1000, micros % 1000));
+    }
+
+    /// Dollars with nano-dollar digits.
+    fn usd(&mut self, name: &str, nanos: u64) {
+        self.plain(name, format_args!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000));
+    }
+
+    fn end(self) {
+        self.0.extend_from_slice(b"}\n");
+    }
+}

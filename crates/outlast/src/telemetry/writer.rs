@@ -1,0 +1,265 @@
+//! The writer thread: formats log lines, samples plain calls, commits batches. Its steps take the time as an
+//! argument, so that the loss bound can be tested without a thread.
+
+use super::{
+    LogEvent, LogFormat, Recorded, TelemetryOptions, log,
+    sink::{Item, Shared},
+};
+use outlast_model::{Mono, Wall};
+use outlast_store::telemetry::{Counters, OpenError, Opened, TelemetryFile, WriteError};
+use std::{
+    collections::VecDeque,
+    io::Write,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
+/// How long a record may wait for the writer to look.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a record may wait for its commit. With [`TICK`] and the commit itself it stays below a second.
+const COMMIT_WITHIN: Duration = Duration::from_millis(500);
+/// So many records are committed without waiting.
+const COMMIT_AT: usize = 256;
+/// Records waiting for a file that refuses them. Beyond it the oldest are dropped, and that is counted.
+const KEPT_MAX: usize = 4096;
+/// Distinct counters waiting for a file that refuses them.
+const COUNTERS_MAX: usize = 65_536;
+/// How often retention is looked after.
+const RETAIN_EVERY: Duration = Duration::from_secs(60);
+/// How long a damaged file's successor must have lived before it may be replaced in turn.
+const REPLACE_EVERY: Duration = Duration::from_secs(600);
+/// The pause after a refused batch.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The writer's state.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    log: Box<dyn Write + Send>,
+    format: LogFormat,
+    file: Option<TelemetryFile>,
+    sampler: Sampler,
+    lines: Vec<Item>,
+    text: Vec<u8>,
+    kept: VecDeque<Arc<Recorded>>,
+    counters: Counters,
+    /// When the oldest uncommitted record came.
+    pending_since: Option<Mono>,
+    not_before: Mono,
+    retain_at: Mono,
+    replaced_at: Option<Mono>,
+    troubled: bool,
+}
+
+/// Runs the writer until it is told to close; then everything is written.
+pub(super) fn run(mut writer: Writer) {
+    loop {
+        let closing = writer.shared.closing.load(Ordering::Acquire);
+        let (now, wall) = (writer.shared.clock.mono(), writer.shared.clock.wall());
+        let busy = writer.turn(now, wall);
+        if closing {
+            writer.commit(now, wall);
+            return;
+        }
+        if busy {
+            thread::park_timeout(TICK);
+            continue;
+        }
+        writer.shared.asleep.store(true, Ordering::Release);
+        if writer.shared.is_idle() && !writer.shared.closing.load(Ordering::Acquire) {
+            thread::park_timeout(RETAIN_EVERY);
+        }
+        writer.shared.asleep.store(false, Ordering::Release);
+    }
+}
+
+impl Writer {
+    /// Opens the file, if there is to be one.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) fn open(
+        options: &TelemetryOptions,
+        shared: Arc<Shared>,
+        log: Box<dyn Write + Send>,
+    ) -> Result<Self, OpenError> {
+        let file = match &options.file {
+            Some(path) => {
+                let (file, opened) = TelemetryFile::open(path, options.retention, shared.clock.wall())?;
+                announce(&shared, opened);
+                Some(file)
+            }
+            None => None,
+        };
+        Ok(Writer {
+            shared,
+            log,
+            format: options.log,
+            file,
+            sampler: Sampler { plain_per_second: options.plain_per_second, second: 0, taken: 0 },
+            lines: Vec::new(),
+            text: Vec::new(),
+            kept: VecDeque::new(),
+            counters: Counters::default(),
+            pending_since: None,
+            not_before: Mono::ZERO,
+            retain_at: Mono::ZERO,
+            replaced_at: None,
+            troubled: false,
+        })
+    }
+
+    /// Takes what came, writes the log, and commits what is due. True if there was anything or something still waits.
+    pub(super) fn turn(&mut self, now: Mono, wall: Wall) -> bool {
+        let mut lines = std::mem::take(&mut self.lines);
+        let counters = self.shared.take(&mut lines);
+        let came = !lines.is_empty() || !counters.is_empty();
+        self.write_log(&lines);
+        if self.file.is_some() {
+            self.keep(&lines, counters);
+        }
+        lines.clear();
+        self.lines = lines;
+
+        let waits = !self.kept.is_empty() || !self.counters.is_empty();
+        let since = *self.pending_since.get_or_insert(now);
+        if !waits {
+            self.pending_since = None;
+        } else if now >= self.not_before && (self.kept.len() >= COMMIT_AT || now.since(since) >= COMMIT_WITHIN) {
+            self.commit(now, wall);
+        }
+        if now >= self.retain_at {
+            self.retain(now, wall);
+        }
+        came || self.pending_since.is_some()
+    }
+
+    fn write_log(&mut self, lines: &[Item]) {
+        for item in lines {
+            match item {
+                Item::Call(recorded) => log::write_call(&mut self.text, recorded, self.format),
+                Item::Event(event) => log::write_event(&mut self.text, event, self.format, self.shared.clock.wall()),
+            }
+        }
+        if !self.text.is_empty() {
+            // Nowhere is left to complain to when the log itself is gone.
+            if self.log.write_all(&self.text).and_then(|()| self.log.flush()).is_err() {
+                self.shared.metrics.lines_dropped.add(lines.len() as u64);
+            }
+            self.text.clear();
+            self.text.shrink_to(1 << 20);
+        }
+    }
+
+    fn keep(&mut self, lines: &[Item], counters: Counters) {
+        for item in lines {
+            let Item::Call(recorded) = item else { continue };
+            if !recorded.call.is_plain() || self.sampler.take(recorded.call.started) {
+                self.kept.push_back(Arc::clone(recorded));
+            }
+        }
+        let over = self.kept.len().saturating_sub(KEPT_MAX);
+        if over > 0 {
+            self.kept.drain(..over);
+            self.shared.metrics.lineage_dropped.add(over as u64);
+        }
+        if self.counters.len() < COUNTERS_MAX {
+            self.counters.merge(counters);
+        }
+    }
+
+    /// Commits everything that waits; on trouble it goes on waiting.
+    fn commit(&mut self, now: Mono, wall: Wall) {
+        let Some(file) = &mut self.file else { return };
+        if self.kept.is_empty() && self.counters.is_empty() {
+            return;
+        }
+        match file.write_batch(self.kept.iter().map(|recorded| &recorded.call), &self.counters) {
+            Ok(()) => {
+                self.kept.clear();
+                self.counters = Counters::default();
+                self.pending_since = None;
+                self.not_before = Mono::ZERO;
+                self.troubled = false;
+            }
+            Err(WriteError::Corrupt(why)) => self.replace(why, now, wall),
+            Err(WriteError::Refused(why)) => {
+                self.not_before = now + RETRY_AFTER;
+                self.complain(why);
+            }
+        }
+    }
+
+    fn replace(&mut self, why: String, now: Mono, wall: Wall) {
+        let Some(file) = self.file.take() else { return };
+        if self.replaced_at.is_some_and(|at| now.since(at) < REPLACE_EVERY) {
+            self.complain(format!("{why}; it was replaced a short while ago, so that none is written any more"));
+            return;
+        }
+        self.replaced_at = Some(now);
+        self.not_before = now;
+        match file.replace(why, wall) {
+            Ok((file, opened)) => {
+                announce(&self.shared, opened);
+                self.file = Some(file);
+            }
+            Err(error) => self.complain(error.to_string()),
+        }
+    }
+
+    fn retain(&mut self, now: Mono, wall: Wall) {
+        let Some(file) = &mut self.file else {
+            self.retain_at = Mono::FAR;
+            return;
+        };
+        match file.retain(wall) {
+            Ok(0) => self.retain_at = now + RETAIN_EVERY,
+            Ok(_) => self.retain_at = now,
+            Err(WriteError::Corrupt(why)) => self.replace(why, now, wall),
+            Err(WriteError::Refused(why)) => {
+                self.retain_at = now + RETAIN_EVERY;
+                self.complain(why);
+            }
+        }
+    }
+
+    /// Says once that the file makes trouble, until it works again.
+    fn complain(&mut self, why: String) {
+        self.shared.metrics.file_errors.add(1);
+        if !self.troubled {
+            self.troubled = true;
+            self.shared.push(Item::Event(Box::new(LogEvent::error("telemetry_trouble", why))));
+        }
+    }
+}
+
+fn announce(shared: &Shared, opened: Opened) {
+    match opened {
+        Opened::Fresh | Opened::Existing => {}
+        Opened::Replaced { moved_to, why } => {
+            shared.metrics.file_errors.add(1);
+            let event = LogEvent::error("telemetry_trouble", "the telemetry file was damaged; a new one was begun")
+                .with("moved_to", moved_to.display().to_string())
+                .with("why", why);
+            shared.push(Item::Event(Box::new(event)));
+        }
+    }
+}
+
+/// The first plain calls of each second are kept. A quiet gateway so keeps all, a busy one a bounded few.
+struct Sampler {
+    plain_per_second: u32,
+    second: i64,
+    taken: u32,
+}
+
+impl Sampler {
+    fn take(&mut self, started: Wall) -> bool {
+        let second = started.0.div_euclid(1000);
+        if second > self.second {
+            (self.second, self.taken) = (second, 0);
+        }
+        self.taken += 1;
+        self.taken <= self.plain_per_second
+    }
+}
