@@ -2,9 +2,11 @@
 
 use crate::{
     clock::Clock,
-    telemetry::{Level, Telemetry},
+    config,
+    telemetry::{Level, LogEvent, Telemetry},
 };
-use std::{fmt, time::Duration};
+use outlast_model::Failure;
+use std::time::Duration;
 
 /// What an alert is about. Each kind belongs to a pair or stands alone; `docs/observability.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,6 +15,8 @@ pub enum AlertKind {
     BreakerOpened,
     /// It is closed again.
     BreakerClosed,
+    /// Half of a provider's targets failed within a minute.
+    ProviderSuspect,
     /// A provider rejects a key.
     KeyRejected,
     /// A key is out of money or of a long-term quota.
@@ -38,25 +42,46 @@ pub struct Alert {
     pub message: String,
 }
 
-/// Where alerts go.
-#[derive(Clone)]
-pub struct AlertOptions {
-    /// The webhook; none means the log only. `http` or `https`, from the operator's config.
-    pub webhook: Option<http::Uri>,
-    /// The secret that signs; without one the deliveries are not signed.
-    pub secret: Option<Box<str>>,
-    /// The same alert about the same subject is repeated at most this often.
-    pub repeat: Duration,
-}
-
-impl fmt::Debug for AlertOptions {
-    /// The address may hold a token in its path, so that only the host is shown.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AlertOptions")
-            .field("webhook", &self.webhook.as_ref().and_then(http::Uri::host))
-            .field("signed", &self.secret.is_some())
-            .field("repeat", &self.repeat)
-            .finish()
+impl From<outlast_engine::Alert> for Alert {
+    fn from(alert: outlast_engine::Alert) -> Self {
+        use outlast_engine::Alert as E;
+        let new = |kind, subject: String, message: String| Alert { kind, subject, message };
+        match alert {
+            E::BreakerOpened { target, cause } => new(
+                AlertKind::BreakerOpened,
+                target.to_string(),
+                format!("{target} is not asked for now; its last failure was {cause}. Calls go to the next target."),
+            ),
+            E::BreakerClosed { target, after } => new(
+                AlertKind::BreakerClosed,
+                target.to_string(),
+                format!("{target} serves again in full, after {:.0} s.", after.as_secs_f64()),
+            ),
+            E::ProviderSuspect { provider } => new(
+                AlertKind::ProviderSuspect,
+                provider.to_string(),
+                format!("Half of {provider}'s targets failed within a minute; the others are ranked last."),
+            ),
+            E::KeyOut { provider, key, cause } => {
+                let (kind, why) = if cause == Failure::QuotaExhausted {
+                    (AlertKind::QuotaExhausted, "is out of money or of its quota")
+                } else {
+                    (AlertKind::KeyRejected, "was rejected")
+                };
+                let message = format!("Key {} of {provider} {why} and is not used until it works again.", key + 1);
+                new(kind, format!("{provider} key {}", key + 1), message)
+            }
+            E::KeyBack { provider, key } => new(
+                AlertKind::KeyRestored,
+                format!("{provider} key {}", key + 1),
+                format!("Key {} of {provider} works again.", key + 1),
+            ),
+            E::AccessDenied { target } => new(
+                AlertKind::AccessDenied,
+                target.to_string(),
+                format!("The provider denies {target} to this account. Enable the model there, or remove the target."),
+            ),
+        }
     }
 }
 
@@ -68,14 +93,26 @@ pub struct Alerts {
 
 impl Alerts {
     /// Starts delivery on the current tokio runtime.
-    pub fn start(_options: AlertOptions, telemetry: Telemetry, _clock: Clock) -> Self {
+    pub fn start(config: &config::Alerts, telemetry: Telemetry, clock: Clock) -> Self {
+        let _ = (config, clock);
         Alerts { telemetry }
     }
 
+    /// Takes the settings of a reloaded config. What is queued is delivered as it was.
+    pub fn configure(&self, config: &config::Alerts) {
+        let _ = config;
+    }
+
     /// Logs the alert and queues its delivery. Never blocks.
-    pub fn raise(&self, alert: Alert) {
-        let event = crate::telemetry::LogEvent::new(alert.kind.level(), alert.kind.name(), alert.message);
+    pub fn raise(&self, alert: impl Into<Alert>) {
+        let alert = alert.into();
+        let event = LogEvent::new(alert.kind.level(), alert.kind.name(), alert.message);
         self.telemetry.event(event.with("subject", alert.subject));
+    }
+
+    /// Delivers what is queued, for at most so long.
+    pub async fn shutdown(&self, within: Duration) {
+        let _ = within;
     }
 }
 
@@ -85,6 +122,7 @@ impl AlertKind {
         match self {
             AlertKind::BreakerOpened => "breaker_opened",
             AlertKind::BreakerClosed => "breaker_closed",
+            AlertKind::ProviderSuspect => "provider_suspect",
             AlertKind::KeyRejected => "key_rejected",
             AlertKind::QuotaExhausted => "quota_exhausted",
             AlertKind::KeyRestored => "key_restored",
@@ -98,7 +136,7 @@ impl AlertKind {
     pub const fn level(self) -> Level {
         match self {
             AlertKind::BreakerClosed | AlertKind::KeyRestored => Level::Info,
-            AlertKind::BreakerOpened => Level::Warn,
+            AlertKind::BreakerOpened | AlertKind::ProviderSuspect => Level::Warn,
             AlertKind::KeyRejected
             | AlertKind::QuotaExhausted
             | AlertKind::AccessDenied

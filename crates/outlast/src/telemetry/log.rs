@@ -13,23 +13,19 @@ use std::{
     io::{IsTerminal, Write},
 };
 
-/// How log lines look.
+/// How log lines look, and whether calls have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For a person at a terminal.
-    Human,
-    /// Events only, in the human form; no line per call.
-    HumanEvents,
-    /// Nothing.
-    Off,
+pub struct LogFormat {
+    /// For a person at a terminal; else one JSON object a line.
+    pub human: bool,
+    /// Whether there is a line per call. Operational events always have one.
+    pub calls: bool,
 }
 
 impl LogFormat {
-    /// [`LogFormat::Human`] if stderr is a terminal, else [`LogFormat::Json`].
+    /// For people if stderr is a terminal, else JSON; with a line per call.
     pub fn detect() -> Self {
-        if std::io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json }
+        LogFormat { human: std::io::stderr().is_terminal(), calls: true }
     }
 }
 
@@ -96,31 +92,25 @@ impl LogEvent {
 /// Appends a call's line.
 pub(super) fn write_call(out: &mut Vec<u8>, recorded: &Recorded, format: LogFormat) {
     match format {
-        LogFormat::Json => call_json(out, recorded),
-        LogFormat::Human => call_human(out, &recorded.call),
-        LogFormat::HumanEvents | LogFormat::Off => {}
+        LogFormat { calls: false, .. } => {}
+        LogFormat { human: true, .. } => call_human(out, &recorded.call),
+        LogFormat { human: false, .. } => call_json(out, recorded),
     }
 }
 
 /// Appends an event's line.
 pub(super) fn write_event(out: &mut Vec<u8>, event: &LogEvent, format: LogFormat, now: Wall) {
-    match format {
-        LogFormat::Json => {
-            let mut line = Line::begin(out, now, event.level, event.name);
-            line.text("message", &event.message);
-            for (name, value) in &event.fields {
-                line.raw(name, value);
-            }
-            line.end();
-        }
-        LogFormat::Human | LogFormat::HumanEvents => {
-            let fields: String =
-                event.fields.iter().map(|(name, value)| format!("  {name}={}", plain(value))).collect();
-            let text = format!("{:5} {}{fields}", event.level.name(), event.message);
-            human_line(out, now, &text);
-        }
-        LogFormat::Off => {}
+    if format.human {
+        let fields: String = event.fields.iter().map(|(name, value)| format!("  {name}={}", plain(value))).collect();
+        human_line(out, now, &format!("{:5} {}{fields}", event.level.name(), event.message));
+        return;
     }
+    let mut line = Line::begin(out, now, event.level, event.name);
+    line.text("message", &event.message);
+    for (name, value) in &event.fields {
+        line.raw(name, value);
+    }
+    line.end();
 }
 
 /// Where a call was meant to go, and where it went instead, if it did.
@@ -161,6 +151,7 @@ fn schema_status(status: SchemaStatus) -> &'static str {
         SchemaStatus::None => "none",
         SchemaStatus::Valid => "valid",
         SchemaStatus::Invalid => "invalid",
+        SchemaStatus::Unverified => "unverified",
     }
 }
 

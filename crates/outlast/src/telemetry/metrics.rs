@@ -13,14 +13,12 @@ mod series;
 use super::process::Process;
 use crate::clock::Clock;
 use exposition::Exposition;
+use outlast_engine::{TargetState, TargetView};
 use outlast_model::{RouteId, TargetId, Wall};
 pub(super) use series::Series;
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 /// A number that only grows.
@@ -79,8 +77,6 @@ pub struct Metrics {
     pub requests_rejected: Counter,
     /// Requests without a valid key.
     pub requests_unauthorized: Counter,
-    /// Probes sent to targets.
-    pub probes: Counter,
     /// Config reloads applied.
     pub reloads_applied: Counter,
     /// Config reloads refused.
@@ -99,27 +95,8 @@ pub struct Metrics {
     started: Wall,
 }
 
-/// What the engine says of one target at the moment of the scrape.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TargetGauges {
-    /// Which.
-    pub target: TargetId,
-    /// `closed`, `open`, `half_open` or `restoring`.
-    pub state: &'static str,
-    /// The breaker's CUSUM.
-    pub cusum: f64,
-    /// The share of calls it may take: 1 when closed, 0 when open.
-    pub share: f64,
-    /// Attempts in flight.
-    pub in_flight: u32,
-    /// How long a 429 schedule still keeps all its keys away.
-    pub not_before: Duration,
-    /// Keys that are out: rejected or out of money.
-    pub keys_out: u32,
-}
-
 /// The states a breaker can be in, as labels.
-const BREAKER_STATES: [&str; 4] = ["closed", "open", "half_open", "restoring"];
+const BREAKER_STATES: [&str; 5] = ["closed", "open", "half_open", "restoring", "retired"];
 
 impl Metrics {
     pub(super) fn new(clock: &Clock) -> Self {
@@ -132,7 +109,6 @@ impl Metrics {
             shed_draining: Counter::default(),
             requests_rejected: Counter::default(),
             requests_unauthorized: Counter::default(),
-            probes: Counter::default(),
             reloads_applied: Counter::default(),
             reloads_refused: Counter::default(),
             alerts_delivered: Counter::default(),
@@ -160,7 +136,7 @@ impl Metrics {
     }
 
     /// The whole exposition.
-    pub(super) fn expose(&self, targets: &[TargetGauges]) -> String {
+    pub(super) fn expose(&self, targets: &[TargetView]) -> String {
         let mut out = Exposition::default();
         self.series().expose(&mut out);
         expose_targets(&mut out, targets);
@@ -183,8 +159,6 @@ impl Metrics {
         out.counter("outlast_rejected_total", "Requests refused before they became calls.");
         out.sample(&[("reason", "request")], self.requests_rejected.get());
         out.sample(&[("reason", "key")], self.requests_unauthorized.get());
-        out.counter("outlast_probes_total", "Probes sent to targets.");
-        out.sample(&[], self.probes.get());
         out.counter("outlast_reloads_total", "Config reloads.");
         out.sample(&[("result", "applied")], self.reloads_applied.get());
         out.sample(&[("result", "refused")], self.reloads_refused.get());
@@ -201,36 +175,50 @@ impl Metrics {
     }
 }
 
-fn expose_targets(out: &mut Exposition, targets: &[TargetGauges]) {
+fn state_and_share(state: TargetState) -> (&'static str, f64) {
+    match state {
+        TargetState::Closed => ("closed", 1.0),
+        TargetState::Open => ("open", 0.0),
+        TargetState::HalfOpen => ("half_open", 0.0),
+        TargetState::Restoring { share } => ("restoring", share),
+        TargetState::Retired => ("retired", 0.0),
+    }
+}
+
+fn expose_targets(out: &mut Exposition, targets: &[TargetView]) {
     if targets.is_empty() {
         return;
     }
     out.gauge("outlast_breaker_state", "1 for the state a target's breaker is in, 0 for the others.");
     for target in targets {
         for state in BREAKER_STATES {
-            let labels = [("target", target.target.as_str()), ("state", state)];
-            out.sample(&labels, u8::from(target.state == state));
+            let labels = [("target", target.id.as_str()), ("state", state)];
+            out.sample(&labels, u8::from(state_and_share(target.state).0 == state));
         }
     }
-    let mut each = |name, help, value: fn(&TargetGauges) -> f64| {
+    let mut each = |name, help, value: fn(&TargetView) -> f64| {
         out.gauge(name, help);
         for target in targets {
-            out.sample(&[("target", target.target.as_str())], value(target));
+            out.sample(&[("target", target.id.as_str())], value(target));
         }
     };
-    each(
-        "outlast_breaker_cusum",
-        "The evidence against a target; its breaker opens at the configured threshold.",
-        |t| t.cusum,
-    );
-    each("outlast_target_share", "The share of calls a target may take.", |t| t.share);
+    each("outlast_breaker_evidence", "The CUSUM of a target; its breaker opens at the configured threshold.", |t| {
+        t.evidence
+    });
+    each("outlast_target_share", "The share of its calls a target may take.", |t| state_and_share(t.state).1);
+    each("outlast_target_demoted", "1 for a target ranked after the healthy ones.", |t| f64::from(u8::from(t.demoted)));
     each("outlast_target_in_flight", "Attempts in flight on a target.", |t| f64::from(t.in_flight));
-    each("outlast_target_blocked_seconds", "How long rate limits still keep every key of a target away.", |t| {
-        t.not_before.as_secs_f64()
+    each("outlast_target_overdue", "Attempts in flight for longer than they should be.", |t| f64::from(t.overdue));
+    each("outlast_target_limited_seconds", "How long rate limits still keep every key of a target away.", |t| {
+        t.limited_for.unwrap_or_default().as_secs_f64()
     });
     each("outlast_target_keys_out", "Keys of a target that were rejected or are out of money.", |t| {
-        f64::from(t.keys_out)
+        t.keys_out.len() as f64
     });
+    out.counter("outlast_probes_total", "Probes sent to a target.");
+    for target in targets {
+        out.sample(&[("target", target.id.as_str())], target.probes);
+    }
 }
 
 fn expose_process(out: &mut Exposition, process: &Process, started: Wall) {

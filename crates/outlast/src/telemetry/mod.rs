@@ -13,7 +13,7 @@ pub mod trace;
 mod writer;
 
 pub use log::{Level, LogEvent, LogFormat};
-pub use metrics::{Metrics, TargetGauges};
+pub use metrics::Metrics;
 pub use sink::{LogFields, Recorded, Telemetry, TelemetryOptions};
 pub use trace::TraceContext;
 

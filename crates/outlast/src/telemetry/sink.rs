@@ -1,11 +1,12 @@
 //! The handle the rest of the server holds.
 
 use super::{
-    LogEvent, LogFormat, Metrics, TargetGauges,
+    LogEvent, LogFormat, Metrics,
     ring::Ring,
     writer::{self, Writer},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, config};
+use outlast_engine::TargetView;
 use outlast_model::record::CallRecord;
 use outlast_store::telemetry::{CallFilter, Counters, OpenError, Retention, TelemetryReader};
 use std::{
@@ -32,8 +33,8 @@ pub struct TelemetryOptions {
     pub ring_calls: usize,
     /// The most bytes in the ring.
     pub ring_bytes: usize,
-    /// How many plain calls of one second go into the file; the others are only counted there.
-    pub plain_per_second: u32,
+    /// The share of plain calls that goes into the file whole, 0 to 1; the others are only counted there.
+    pub sample: f64,
     /// How log lines look.
     pub log: LogFormat,
 }
@@ -45,8 +46,24 @@ impl Default for TelemetryOptions {
             retention: Retention::default(),
             ring_calls: 4096,
             ring_bytes: 6 << 20,
-            plain_per_second: 10,
+            sample: 0.01,
             log: LogFormat::detect(),
+        }
+    }
+}
+
+impl From<&config::Telemetry> for TelemetryOptions {
+    fn from(config: &config::Telemetry) -> Self {
+        let calls = match config.log {
+            config::LogFormat::Json => true,
+            config::LogFormat::Off => false,
+        };
+        TelemetryOptions {
+            file: config.file.clone(),
+            ring_calls: config.ring as usize,
+            sample: config.sample,
+            log: LogFormat { calls, ..LogFormat::detect() },
+            ..TelemetryOptions::default()
         }
     }
 }
@@ -158,7 +175,7 @@ impl Telemetry {
     }
 
     /// The text of `GET /metrics`, every call recorded so far included. `targets` is the engine's view of them now.
-    pub fn expose(&self, targets: &[TargetGauges]) -> String {
+    pub fn expose(&self, targets: &[TargetView]) -> String {
         drop(self.0.shared.absorb());
         self.0.shared.metrics.expose(targets)
     }

@@ -96,7 +96,7 @@ impl Writer {
             log,
             format: options.log,
             file,
-            sampler: Sampler { plain_per_second: options.plain_per_second, second: 0, taken: 0 },
+            sampler: Sampler { share: options.sample.clamp(0.0, 1.0), due: 0.0 },
             lines: Vec::new(),
             text: Vec::new(),
             kept: VecDeque::new(),
@@ -154,7 +154,7 @@ impl Writer {
     fn keep(&mut self, lines: &[Item], counters: Counters) {
         for item in lines {
             let Item::Call(recorded) = item else { continue };
-            if !recorded.call.is_plain() || self.sampler.take(recorded.call.started) {
+            if !recorded.call.is_plain() || self.sampler.take() {
                 self.kept.push_back(Arc::clone(recorded));
             }
         }
@@ -246,20 +246,19 @@ fn announce(shared: &Shared, opened: Opened) {
     }
 }
 
-/// The first plain calls of each second are kept. A quiet gateway so keeps all, a busy one a bounded few.
+/// Keeps an even share of the plain calls: of 0.01, every hundredth.
 struct Sampler {
-    plain_per_second: u32,
-    second: i64,
-    taken: u32,
+    share: f64,
+    due: f64,
 }
 
 impl Sampler {
-    fn take(&mut self, started: Wall) -> bool {
-        let second = started.0.div_euclid(1000);
-        if second > self.second {
-            (self.second, self.taken) = (second, 0);
+    fn take(&mut self) -> bool {
+        self.due += self.share;
+        let taken = self.due >= 1.0;
+        if taken {
+            self.due -= 1.0;
         }
-        self.taken += 1;
-        self.taken <= self.plain_per_second
+        taken
     }
 }
