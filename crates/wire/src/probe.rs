@@ -13,7 +13,7 @@ pub fn body(dialect: Dialect, model: &str) -> Bytes {
 /// # Errors
 /// What the response is classified as.
 pub fn judge<'h>(
-    dialect: Dialect,
+    _dialect: Dialect,
     status: u16,
     header: impl Fn(&str) -> Option<&'h str>,
     body: &[u8],
@@ -21,6 +21,6 @@ pub fn judge<'h>(
 ) -> Result<(), FailureReport> {
     match status {
         200..300 => Ok(()),
-        _ => Err(crate::classify::response(dialect, status, header, body, now)),
+        _ => Err(crate::classify::response(status, header, body, now)),
     }
 }
