@@ -1,1 +1,40 @@
-fn main() {}
+//! The project's own tasks: `cargo xtask test` and `cargo xtask bench`.
+//!
+//! Everything a contributor or the CI runs goes through here, so that both run the same thing.
+
+mod bench;
+mod clients;
+mod process;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  test [--quick] [--only STEP]...   every test; --quick: only the engine and the wire
+  clients [python|node]...          only the suites of the official client packages
+  bench [--quick] [--rounds N] [--only PHASE]... [--record]
+                                    the gateway against a bare hyper proxy; --record writes docs/performance.md
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test", rest @ ..] => test::run(rest),
+        ["clients", rest @ ..] => clients::run_alone(rest),
+        ["bench", rest @ ..] => bench::run(rest),
+        // Hidden: the processes that `bench` starts.
+        ["bench-upstream", address] => bench::servers::upstream(address),
+        ["bench-proxy", address, upstream] => bench::servers::proxy(address, upstream),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
