@@ -1,12 +1,23 @@
 //! Telling a person: a signed webhook, and always the log.
 
+mod webhook;
+
 use crate::{
     clock::Clock,
-    config,
-    telemetry::{Level, LogEvent, Telemetry},
+    config::{self, AlertEvent},
+    telemetry::{Level, LogEvent, Metrics, Telemetry},
 };
-use outlast_model::Failure;
-use std::time::Duration;
+use outlast_model::{Failure, Mono};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+use webhook::{Delivery, Patience};
 
 /// What an alert is about. Each kind belongs to a pair or stands alone; `docs/observability.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,34 +96,180 @@ impl From<outlast_engine::Alert> for Alert {
     }
 }
 
-/// The handle. Cheap to clone.
+/// The handle. Cheap to clone; dropping the last one abandons what is queued.
 #[derive(Clone, Debug)]
-pub struct Alerts {
+pub struct Alerts(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    desk: Arc<Desk>,
     telemetry: Telemetry,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Decides which alerts are told, and queues their deliveries.
+#[derive(Debug)]
+struct Desk {
+    state: Mutex<State>,
+    queue: mpsc::Sender<Delivery>,
+    closing: Notify,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct State {
+    config: config::Alerts,
+    /// By family and subject: what was told last, when, and how often it came again since.
+    told: BTreeMap<(Family, String), Told>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    kind: AlertKind,
+    at: Mono,
+    repeats: u32,
+}
+
+/// Alerts of one family about one subject follow each other: only the same one again is a repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    Breaker,
+    Provider,
+    Key,
+    Access,
+    Reload,
+    Telemetry,
+}
+
+/// The same alert about the same subject is told again after so long at the earliest.
+const REPEAT_AFTER: Duration = Duration::from_secs(300);
+/// Deliveries waiting. Beyond it an alert is only logged, and counted as dropped.
+const QUEUE_MAX: usize = 64;
+/// Subjects remembered. Beyond it all are forgotten, and some alerts are told once more.
+const SUBJECTS_MAX: usize = 4096;
+
 impl Alerts {
-    /// Starts delivery on the current tokio runtime.
+    /// Starts delivery on the current tokio runtime. The telemetry file's troubles become alerts from now on.
     pub fn start(config: &config::Alerts, telemetry: Telemetry, clock: Clock) -> Self {
-        let _ = (config, clock);
-        Alerts { telemetry }
+        Self::start_with(config, telemetry, clock, Patience::default())
+    }
+
+    fn start_with(config: &config::Alerts, telemetry: Telemetry, clock: Clock, patience: Patience) -> Self {
+        let (queue, deliveries) = mpsc::channel(QUEUE_MAX);
+        let desk = Arc::new(Desk {
+            state: Mutex::new(State { config: config.clone(), told: BTreeMap::new() }),
+            queue,
+            closing: Notify::new(),
+            metrics: telemetry.shared_metrics(),
+            clock,
+        });
+        let task = tokio::spawn(webhook::run(deliveries, Arc::clone(&desk), telemetry.clone(), patience));
+        let hook = Arc::clone(&desk);
+        telemetry.on_trouble(move |why| {
+            // The writer has logged it already.
+            hook.admit(&Alert {
+                kind: AlertKind::TelemetryTrouble,
+                subject: "telemetry file".into(),
+                message: why.into(),
+            });
+        });
+        Alerts(Arc::new(Handle { desk, telemetry, task: Mutex::new(Some(task)) }))
     }
 
     /// Takes the settings of a reloaded config. What is queued is delivered as it was.
     pub fn configure(&self, config: &config::Alerts) {
-        let _ = config;
+        self.0.desk.state().config = config.clone();
     }
 
-    /// Logs the alert and queues its delivery. Never blocks.
+    /// Logs the alert and queues its delivery. Repetitions within five minutes are counted and told with the next one.
+    /// Never blocks.
     pub fn raise(&self, alert: impl Into<Alert>) {
         let alert = alert.into();
-        let event = LogEvent::new(alert.kind.level(), alert.kind.name(), alert.message);
-        self.telemetry.event(event.with("subject", alert.subject));
+        if let Some(repeats) = self.0.desk.admit(&alert) {
+            let mut event =
+                LogEvent::new(alert.kind.level(), alert.kind.name(), alert.message).with("subject", alert.subject);
+            if repeats > 0 {
+                event = event.with("repeats", repeats);
+            }
+            self.0.telemetry.event(event);
+        }
     }
 
-    /// Delivers what is queued, for at most so long.
-    pub async fn shutdown(&self, within: Duration) {
-        let _ = within;
+    /// Delivers what is queued, one try each, for at most so long; then delivery ends. True if nothing was abandoned.
+    pub async fn shutdown(&self, within: Duration) -> bool {
+        let task = self.0.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.desk.closing.notify_one();
+        match task {
+            Some(mut task) => match tokio::time::timeout(within, &mut task).await {
+                Ok(_) => true,
+                Err(_) => {
+                    task.abort();
+                    false
+                }
+            },
+            None => true,
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues the delivery of an alert that is not a mere repetition. Returns how often it came unheard since it was
+    /// told last, or `None` if it is a repetition.
+    fn admit(&self, alert: &Alert) -> Option<u32> {
+        let mut state = self.state();
+        let repeats = state.tell(alert, self.clock.mono())?;
+        if let Some(delivery) = state.delivery(alert, repeats, &self.clock) {
+            if self.queue.try_send(delivery).is_err() {
+                self.metrics.alerts_dropped.add(1);
+            }
+        }
+        Some(repeats)
+    }
+}
+
+impl State {
+    fn tell(&mut self, alert: &Alert, now: Mono) -> Option<u32> {
+        if self.told.len() >= SUBJECTS_MAX {
+            self.told.clear();
+        }
+        let new = Told { kind: alert.kind, at: now, repeats: 0 };
+        match self.told.get_mut(&(alert.kind.family(), alert.subject.clone())) {
+            Some(told) if told.kind == alert.kind && now.since(told.at) < REPEAT_AFTER => {
+                told.repeats += 1;
+                None
+            }
+            Some(told) => {
+                let repeats = if told.kind == alert.kind { told.repeats } else { 0 };
+                *told = new;
+                Some(repeats)
+            }
+            None => {
+                self.told.insert((alert.kind.family(), alert.subject.clone()), new);
+                Some(0)
+            }
+        }
+    }
+
+    fn delivery(&self, alert: &Alert, repeats: u32, clock: &Clock) -> Option<Delivery> {
+        let to = self.config.webhook.clone()?;
+        alert.kind.wanted(&self.config.events).then(|| Delivery {
+            to,
+            secret: self.config.secret.clone(),
+            body: webhook::body(alert, repeats, clock).into(),
+        })
     }
 }
 
@@ -129,6 +286,31 @@ impl AlertKind {
             AlertKind::AccessDenied => "access_denied",
             AlertKind::ReloadRefused => "reload_refused",
             AlertKind::TelemetryTrouble => "telemetry_trouble",
+        }
+    }
+
+    fn family(self) -> Family {
+        match self {
+            AlertKind::BreakerOpened | AlertKind::BreakerClosed => Family::Breaker,
+            AlertKind::ProviderSuspect => Family::Provider,
+            AlertKind::KeyRejected | AlertKind::QuotaExhausted | AlertKind::KeyRestored => Family::Key,
+            AlertKind::AccessDenied => Family::Access,
+            AlertKind::ReloadRefused => Family::Reload,
+            AlertKind::TelemetryTrouble => Family::Telemetry,
+        }
+    }
+
+    /// Whether the webhook wants it. What concerns this process itself is always sent.
+    fn wanted(self, events: &[AlertEvent]) -> bool {
+        let any = |wanted: &[AlertEvent]| events.iter().any(|event| wanted.contains(event));
+        match self {
+            AlertKind::BreakerOpened | AlertKind::BreakerClosed | AlertKind::ProviderSuspect => {
+                any(&[AlertEvent::Breaker])
+            }
+            AlertKind::KeyRejected | AlertKind::AccessDenied => any(&[AlertEvent::Auth]),
+            AlertKind::QuotaExhausted => any(&[AlertEvent::Quota]),
+            AlertKind::KeyRestored => any(&[AlertEvent::Auth, AlertEvent::Quota]),
+            AlertKind::ReloadRefused | AlertKind::TelemetryTrouble => true,
         }
     }
 

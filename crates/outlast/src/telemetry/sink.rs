@@ -10,6 +10,7 @@ use outlast_engine::TargetView;
 use outlast_model::record::CallRecord;
 use outlast_store::telemetry::{CallFilter, Counters, OpenError, Retention, TelemetryReader};
 use std::{
+    fmt,
     io::Write,
     mem,
     path::PathBuf,
@@ -102,12 +103,24 @@ struct Handle {
     file: Option<PathBuf>,
 }
 
+/// Who is told when the file makes trouble.
+struct TroubleHook(Box<dyn Fn(&str) + Send + Sync>);
+
+impl fmt::Debug for TroubleHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TroubleHook")
+    }
+}
+
 /// What the handle and the writer thread share. Locks are taken in the order of the fields.
 #[derive(Debug)]
 pub(super) struct Shared {
     back: Mutex<Back>,
     queue: Mutex<Vec<Item>>,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Arc<Metrics>,
+    trouble: OnceLock<TroubleHook>,
+    /// A trouble from before there was a hook.
+    early_trouble: Mutex<Option<String>>,
     pub(super) clock: Clock,
     pub(super) asleep: AtomicBool,
     pub(super) closing: AtomicBool,
@@ -172,6 +185,20 @@ impl Telemetry {
     /// The counters and gauges that others keep up: calls in flight, connections, calls shed.
     pub fn metrics(&self) -> &Metrics {
         &self.0.shared.metrics
+    }
+
+    /// The same, to be held by a task.
+    pub fn shared_metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.0.shared.metrics)
+    }
+
+    /// Has `hook` told of the file's troubles, on the writer's thread; it must not block. The first hook stays.
+    pub fn on_trouble(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
+        let shared = &self.0.shared;
+        let _ = shared.trouble.set(TroubleHook(Box::new(hook)));
+        if let (Some(why), Some(hook)) = (lock(&shared.early_trouble).take(), shared.trouble.get()) {
+            (hook.0)(&why);
+        }
     }
 
     /// The text of `GET /metrics`, every call recorded so far included. `targets` is the engine's view of them now.
@@ -248,7 +275,9 @@ impl Shared {
                 spare: Vec::new(),
             }),
             queue: Mutex::new(Vec::new()),
-            metrics: Metrics::new(&clock),
+            metrics: Arc::new(Metrics::new(&clock)),
+            trouble: OnceLock::new(),
+            early_trouble: Mutex::new(None),
             clock,
             asleep: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -305,6 +334,16 @@ impl Shared {
 
     pub(super) fn is_idle(&self) -> bool {
         lock(&self.queue).is_empty()
+    }
+
+    /// Tells the log and the hook that the file makes trouble.
+    pub(super) fn trouble(&self, event: LogEvent, why: &str) {
+        self.metrics.file_errors.add(1);
+        self.push(Item::Event(Box::new(event)));
+        match self.trouble.get() {
+            Some(hook) => (hook.0)(why),
+            None => *lock(&self.early_trouble) = Some(why.to_owned()),
+        }
     }
 
     fn close(&self) {

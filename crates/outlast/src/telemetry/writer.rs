@@ -225,10 +225,9 @@ impl Writer {
 
     /// Says once that the file makes trouble, until it works again.
     fn complain(&mut self, why: String) {
-        self.shared.metrics.file_errors.add(1);
         if !self.troubled {
             self.troubled = true;
-            self.shared.push(Item::Event(Box::new(LogEvent::error("telemetry_trouble", why))));
+            self.shared.trouble(LogEvent::error("telemetry_trouble", why.clone()), &why);
         }
     }
 }
@@ -237,11 +236,11 @@ fn announce(shared: &Shared, opened: Opened) {
     match opened {
         Opened::Fresh | Opened::Existing => {}
         Opened::Replaced { moved_to, why } => {
-            shared.metrics.file_errors.add(1);
-            let event = LogEvent::error("telemetry_trouble", "the telemetry file was damaged; a new one was begun")
+            let message = "The telemetry file was damaged; it was set aside and a new one begun.";
+            let event = LogEvent::error("telemetry_trouble", message)
                 .with("moved_to", moved_to.display().to_string())
                 .with("why", why);
-            shared.push(Item::Event(Box::new(event)));
+            shared.trouble(event, message);
         }
     }
 }
