@@ -4,4 +4,5 @@ pub mod alerts;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod gateway;
 pub mod telemetry;

@@ -10,6 +10,7 @@ pub mod classify;
 pub mod crossing;
 pub mod error;
 pub mod inbound;
+pub mod note;
 pub mod probe;
 pub mod reply;
 pub mod stream;

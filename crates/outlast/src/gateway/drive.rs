@@ -1,0 +1,395 @@
+//! THE loop: performs a call's actions and feeds it what happened, until it is settled.
+//!
+//! The call's task owns the [`Driver`]; dropping the driver at any point cancels the upstream exchange
+//! and still settles the call. What the client is given goes through an [`Outlet`].
+
+use super::{
+    Shared,
+    body::{Out, Outlet},
+    exchange::{Exchange, Seen},
+    live::Live,
+    reply_head::{self, Told},
+};
+use crate::telemetry::{LogFields, TraceContext};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use outlast_engine::{Action, Ask, Call, Event, RetryAdvice, Settlement};
+use outlast_model::{
+    Failure, FailureReport, Mono, RequestId, RouteId, TargetId, Wall,
+    record::{CALL_RECORD_VERSION, CallRecord},
+};
+use outlast_wire::{Inbound, error, note};
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::Sleep};
+
+/// While a stream's client waits for its first output, a comment is sent this often, so that proxies between do not
+/// cut the connection. The first one commits the status line: errors after it travel inside the stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What the host knows of a call beside the engine's [`Ask`].
+pub(super) struct Facts {
+    pub(super) request_id: RequestId,
+    pub(super) route: RouteId,
+    pub(super) trace: TraceContext,
+    pub(super) tracestate: Option<HeaderValue>,
+    pub(super) task_id: Option<Box<str>>,
+    pub(super) workflow_step: Option<Box<str>>,
+    pub(super) tenant_hash: Option<Box<str>>,
+    pub(super) started: Wall,
+    /// The client asked for the `outlast` object.
+    pub(super) trace_full: bool,
+    /// Headers of the client's that same-dialect targets are given too.
+    pub(super) passed: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// One call being driven.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    live: Arc<Live>,
+    call: Call,
+    wake: Arc<Notify>,
+    ask_id: outlast_engine::CallId,
+    inbound: Arc<Inbound>,
+    facts: Facts,
+    exchange: Option<Exchange>,
+    timer: Option<Pin<Box<Sleep>>>,
+    timer_at: Mono,
+    released: bool,
+    head_sent: bool,
+    told: Told,
+    ending: Option<Ending>,
+    settled: bool,
+    record: Option<Box<CallRecord>>,
+}
+
+/// How the client's side of the call ends; performed once the call is settled, so that its facts are final.
+enum Ending {
+    Deliver { degraded: bool },
+    Reject { failure: FailureReport, cause: Option<FailureReport>, attempt: Option<u8>, retry: RetryAdvice },
+}
+
+impl Driver {
+    /// Admits the call.
+    pub(super) fn new(shared: Arc<Shared>, live: Arc<Live>, ask: Ask, inbound: Arc<Inbound>, facts: Facts) -> Self {
+        let wake = Arc::new(Notify::new());
+        shared.wakes.insert(ask.id, wake.clone());
+        let ask_id = ask.id;
+        let call = Call::new(ask, shared.clock.mono());
+        Driver {
+            shared,
+            live,
+            call,
+            wake,
+            ask_id,
+            inbound,
+            facts,
+            exchange: None,
+            timer: None,
+            timer_at: Mono::FAR,
+            released: false,
+            head_sent: false,
+            told: Told::default(),
+            ending: None,
+            settled: false,
+            record: None,
+        }
+    }
+
+    /// Drives the call to its end.
+    pub(super) async fn run(mut self, outlet: Outlet<Out>) {
+        self.feed(Event::Admit);
+        let mut keep_alive = self.inbound.stream().then(|| Box::pin(tokio::time::sleep(KEEP_ALIVE)));
+        loop {
+            self.perform();
+            if let Some(record) = self.record.take() {
+                return self.finish(record, &outlet).await;
+            }
+            if self.released {
+                self.pass_on(&outlet).await;
+            }
+            self.arm_timer();
+            tokio::select! {
+                // Output first: a deadline that passed while the client was slow to read is not the target's.
+                biased;
+                seen = next(&mut self.exchange) => self.report(seen),
+                () = self.wake.notified() => self.feed(Event::Woken),
+                () = expired(&mut self.timer) => {
+                    self.timer_at = Mono::FAR;
+                    self.feed(Event::Tick);
+                }
+                () = expired(&mut keep_alive), if !self.released => {
+                    let next = self.shared.clock.mono() + KEEP_ALIVE;
+                    keep_alive = Some(Box::pin(tokio::time::sleep_until(self.shared.clock.instant(next))));
+                    self.send_head(&outlet).await;
+                    outlet.put(Out::Data(Bytes::from_static(b": keep-alive\n\n"))).await;
+                }
+            }
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        let now = self.shared.clock.mono();
+        self.shared.with_fleet(|fleet| self.call.handle(fleet, event, now));
+    }
+
+    fn report(&mut self, seen: Seen) {
+        let Some(exchange) = &self.exchange else { return };
+        let attempt = exchange.attempt;
+        let event = match seen {
+            Seen::Headers => Event::Headers { attempt },
+            Seen::Output { tokens, releasable } => Event::Output { attempt, tokens, releasable },
+            Seen::Ended { finish } => Event::Ended { attempt, finish, spent: exchange.spent() },
+            Seen::Failed(report) => {
+                self.told.failed(report.failure);
+                Event::Failed { attempt, report, spent: exchange.spent() }
+            }
+        };
+        self.feed(event);
+    }
+
+    /// Performs what the engine wants, until it wants nothing more.
+    fn perform(&mut self) {
+        while let Some(action) = self.call.poll_action() {
+            match action {
+                Action::Start { attempt, target_id, key, .. } => self.start(attempt, &target_id, key),
+                Action::Abort { attempt } => self.abort(attempt),
+                Action::Check { attempt } => {
+                    let findings = self.exchange.as_ref().map(Exchange::check).unwrap_or_default();
+                    self.feed(Event::Checked { attempt, findings });
+                }
+                Action::Release { .. } => self.released = true,
+                Action::Deliver { validated } => {
+                    self.ending = Some(Ending::Deliver { degraded: validated.degraded() });
+                }
+                Action::Reject { failure, cause, attempt, retry, after_commit: _ } => {
+                    self.ending = Some(Ending::Reject { failure, cause, attempt, retry });
+                }
+                Action::Settle(settlement) => self.settle(*settlement),
+            }
+        }
+    }
+
+    fn start(&mut self, attempt: u8, target_id: &TargetId, key: u8) {
+        self.told.started(attempt, target_id);
+        let Some(target) = self.live.target(target_id).cloned() else {
+            // Only a target removed between planning and now; the engine goes on to the next.
+            let report = FailureReport::of(Failure::AccessDenied);
+            return self.feed(Event::Failed { attempt, report, spent: Default::default() });
+        };
+        let same_dialect = target.spec.dialect == self.inbound.dialect();
+        let headers = self.headers(same_dialect);
+        match Exchange::start(self.shared.clone(), target, self.inbound.clone(), attempt, key, headers) {
+            Ok(exchange) => self.exchange = Some(exchange),
+            Err(report) => {
+                self.told.failed(report.failure);
+                self.feed(Event::Failed { attempt, report, spent: Default::default() });
+            }
+        }
+    }
+
+    fn headers(&self, same_dialect: bool) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::with_capacity(4);
+        if let Ok(parent) = HeaderValue::from_str(&self.facts.trace.child(&self.shared.clock)) {
+            headers.push((HeaderName::from_static("traceparent"), parent));
+        }
+        if let Some(state) = &self.facts.tracestate {
+            headers.push((HeaderName::from_static("tracestate"), state.clone()));
+        }
+        if same_dialect {
+            headers.extend(self.facts.passed.iter().cloned());
+        }
+        headers
+    }
+
+    fn abort(&mut self, attempt: u8) {
+        // Dropping the exchange closes its connection: the provider sees the cancellation.
+        let spent = match self.exchange.take() {
+            Some(exchange) if exchange.attempt == attempt => exchange.spent(),
+            other => {
+                self.exchange = other;
+                Default::default()
+            }
+        };
+        self.feed(Event::Aborted { attempt, spent });
+    }
+
+    /// Gives the client what has come since the last time.
+    async fn pass_on(&mut self, outlet: &Outlet<Out>) {
+        let ready = self.exchange.as_mut().map(Exchange::take_ready).unwrap_or_default();
+        if ready.is_empty() {
+            return;
+        }
+        self.send_head(outlet).await;
+        outlet.put(Out::Data(ready)).await;
+    }
+
+    async fn send_head(&mut self, outlet: &Outlet<Out>) {
+        if !self.head_sent {
+            self.head_sent = true;
+            let head = reply_head::stream(&self.facts.request_id, &self.told);
+            outlet.put(Out::Head(head)).await;
+        }
+    }
+
+    /// Everything is known now: the client gets its ending and the record is kept. The record goes first, because the
+    /// client may leave while its ending is on the way.
+    async fn finish(mut self, record: Box<CallRecord>, outlet: &Outlet<Out>) {
+        match self.ending.take() {
+            Some(Ending::Deliver { degraded }) if self.inbound.stream() => {
+                self.deliver_stream(record, degraded, outlet).await;
+            }
+            Some(Ending::Deliver { degraded }) => {
+                let reply = self.exchange.as_mut().and_then(Exchange::take_reply).unwrap_or_default();
+                let body = match self.notes(&record, degraded) {
+                    Some(notes) => note::in_body(reply, &notes),
+                    None => reply,
+                };
+                let response = reply_head::whole(&record, body);
+                self.keep(record, response.status());
+                outlet.put(Out::Whole(response)).await;
+            }
+            Some(Ending::Reject { failure, cause, .. }) if self.head_sent => {
+                self.interrupt(record, &cause.unwrap_or(failure), outlet).await;
+            }
+            Some(Ending::Reject { failure, cause: _, attempt, retry }) => {
+                let response = self.error_response(&record, &failure, attempt, retry);
+                self.keep(record, response.status());
+                outlet.put(Out::Whole(response)).await;
+            }
+            // The client left: there is nobody to tell.
+            None => self.keep(record, StatusCode::OK),
+        }
+    }
+
+    fn keep(&self, record: Box<CallRecord>, status: StatusCode) {
+        self.shared.telemetry.record(*record, LogFields { status: status.as_u16() });
+    }
+
+    async fn deliver_stream(&mut self, record: Box<CallRecord>, degraded: bool, outlet: &Outlet<Out>) {
+        let notes = self.notes(&record, degraded);
+        self.keep(record, StatusCode::OK);
+        let Some(mut exchange) = self.exchange.take() else { return };
+        self.send_head(outlet).await;
+        let mut terminal = exchange.take_terminal();
+        if let Some(notes) = notes {
+            terminal = note::in_terminal(self.inbound.dialect(), terminal, &notes);
+        }
+        for part in [exchange.take_ready(), terminal] {
+            if !part.is_empty() {
+                outlet.put(Out::Data(part)).await;
+            }
+        }
+        exchange.finish_body().await;
+    }
+
+    /// Ends a stream that has begun, with what came before the failure and a typed error event.
+    async fn interrupt(&mut self, record: Box<CallRecord>, failure: &FailureReport, outlet: &Outlet<Out>) {
+        let message = error::message(failure, None);
+        let usage = record.attempts.last().map(|attempt| attempt.usage);
+        let event = error::event(self.inbound.dialect(), failure, &message, record.request_id.as_str(), usage.as_ref());
+        self.keep(record, StatusCode::OK);
+        if self.released {
+            self.pass_on(outlet).await;
+        }
+        outlet.put(Out::Data(event)).await;
+    }
+
+    fn error_response(
+        &mut self,
+        record: &CallRecord,
+        failure: &FailureReport,
+        attempt: Option<u8>,
+        retry: RetryAdvice,
+    ) -> http::Response<Bytes> {
+        let dialect = self.inbound.dialect();
+        // The client's own fault, as the provider put it: untouched when it speaks the client's dialect.
+        let own = attempt.and_then(|attempt| self.exchange.as_mut().filter(|exchange| exchange.attempt == attempt));
+        let (status, body) = own.and_then(Exchange::take_refused).unwrap_or_else(|| {
+            let message = error::message(failure, retry.retry_after);
+            let reply = error::body(dialect, failure, &message, record.request_id.as_str());
+            (StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY), reply.body)
+        });
+        reply_head::error(record, status, retry, body)
+    }
+
+    /// The `outlast` object, when the reply is degraded or the client asked.
+    fn notes(&self, record: &CallRecord, degraded: bool) -> Option<String> {
+        let wanted = self.facts.trace_full || degraded;
+        (wanted && self.live.config.server.body_notes).then(|| reply_head::notes(record))
+    }
+
+    fn settle(&mut self, settled: Settlement) {
+        let facts = &self.facts;
+        let record = CallRecord {
+            version: CALL_RECORD_VERSION,
+            request_id: facts.request_id.clone(),
+            trace_id: facts.trace.trace_id(),
+            task_id: facts.task_id.clone(),
+            tenant_hash: facts.tenant_hash.clone(),
+            workflow_step: facts.workflow_step.clone(),
+            route: facts.route.clone(),
+            dialect: self.inbound.dialect(),
+            stream: self.inbound.stream(),
+            started: facts.started,
+            latency_us: settled.latency_us,
+            first_output_us: settled.first_output_us,
+            planned: settled.planned,
+            left_out: settled.left_out,
+            attempts: settled.attempts,
+            outcome: settled.outcome,
+            served_by: settled.served_by,
+            degraded: settled.degraded,
+            schema_status: settled.schema_status,
+            cost: settled.cost,
+            wasted: settled.wasted,
+        };
+        self.settled = true;
+        self.record = Some(Box::new(record));
+    }
+
+    fn arm_timer(&mut self) {
+        let Some(at) = self.call.poll_timeout() else {
+            self.timer = None;
+            self.timer_at = Mono::FAR;
+            return;
+        };
+        // A timer that fires early only costs a tick; moving it with every token would cost more.
+        if self.timer.is_some() && self.timer_at <= at {
+            return;
+        }
+        let instant = self.shared.clock.instant(at);
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(instant),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(instant))),
+        }
+        self.timer_at = at;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.wakes.remove(self.ask_id);
+        if !self.settled {
+            self.feed(Event::ClientGone);
+            self.perform();
+        }
+        if let Some(record) = self.record.take() {
+            // 499 is what nginx writes for a client that closed the request.
+            self.keep(record, StatusCode::from_u16(499).unwrap_or_default());
+        }
+    }
+}
+
+async fn next(exchange: &mut Option<Exchange>) -> Seen {
+    match exchange {
+        Some(exchange) => exchange.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn expired(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

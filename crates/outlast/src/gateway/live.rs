@@ -1,0 +1,129 @@
+//! One generation of the config, ready to serve: routes bound to the fleet, targets with their
+//! endpoints. Immutable; a reload builds the next one and swaps it in whole. A call keeps the
+//! generation it began with.
+
+use super::upstream::Endpoint;
+use crate::config::{Config, Kind, Provider};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use outlast_engine::{BoundRoute, Fleet};
+use outlast_model::{
+    Mono, TargetId,
+    policy::{Dialect, TargetSpec},
+};
+use outlast_wire::Adapt;
+use std::{collections::HashMap, sync::Arc};
+
+/// One generation.
+pub(crate) struct Live {
+    /// What it was made from.
+    pub(crate) config: Config,
+    routes: HashMap<Box<str>, BoundRoute>,
+    targets: HashMap<TargetId, Arc<Target>>,
+}
+
+/// A target as the host needs it.
+pub(crate) struct Target {
+    /// As configured.
+    pub(crate) spec: TargetSpec,
+    /// Where its requests go.
+    pub(crate) endpoint: Endpoint,
+    ask_usage: bool,
+}
+
+impl Live {
+    /// Installs the config's targets in the fleet and binds its routes to them.
+    pub(crate) fn install(config: Config, fleet: &mut Fleet, now: Mono) -> Self {
+        fleet.install(config.health.clone(), &config.targets, now);
+        let named = config.routes.iter().map(|(id, route)| (id.as_str().into(), route));
+        let direct = config.direct.iter().map(|(name, route)| (name.clone(), route));
+        // A named route wins over a direct one of the same name, so it comes last.
+        let routes = direct.chain(named).map(|(name, route)| (name, fleet.bind(route))).collect();
+        let targets = config
+            .targets
+            .iter()
+            .filter_map(|spec| {
+                let provider = config.provider_of(&spec.id)?;
+                Some((spec.id.clone(), Arc::new(Target::new(spec.clone(), provider))))
+            })
+            .collect();
+        Live { config, routes, targets }
+    }
+
+    /// The route a client named.
+    pub(crate) fn route(&self, name: &str) -> Option<&BoundRoute> {
+        self.routes.get(name)
+    }
+
+    /// Every name a client may use, sorted: named routes first, then direct ones.
+    pub(crate) fn route_names(&self) -> Vec<&str> {
+        let named = self.config.routes.keys().map(|id| id.as_str());
+        let direct = self.config.targets.iter().map(|target| target.id.as_str());
+        named.chain(direct).collect()
+    }
+
+    /// The target of that id.
+    pub(crate) fn target(&self, id: &TargetId) -> Option<&Arc<Target>> {
+        self.targets.get(id)
+    }
+}
+
+impl Target {
+    fn new(spec: TargetSpec, provider: &Provider) -> Self {
+        let path = match spec.dialect {
+            Dialect::OpenaiChat => "/chat/completions",
+            Dialect::Anthropic => "/messages",
+        };
+        let endpoint = Endpoint::new(
+            provider.base_url.join(path),
+            fixed_headers(&spec, provider),
+            &credentials(provider),
+            spec.timeouts.connect,
+        );
+        // Mistral answers 422 to a field it does not know, and reports usage unasked.
+        let ask_usage = !provider.base_url.host().ends_with("mistral.ai");
+        Target { spec, endpoint, ask_usage }
+    }
+
+    /// What the wire needs to adapt a request for it.
+    pub(crate) fn adapt(&self) -> Adapt<'_> {
+        Adapt {
+            dialect: self.spec.dialect,
+            model: self.spec.id.model(),
+            max_output: self.spec.max_output,
+            ask_usage: self.ask_usage,
+        }
+    }
+}
+
+fn fixed_headers(spec: &TargetSpec, provider: &Provider) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8 + provider.headers.len());
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("outlast/", env!("CARGO_PKG_VERSION"))));
+    if let Ok(host) = HeaderValue::from_str(provider.base_url.authority()) {
+        headers.insert(header::HOST, host);
+    }
+    match spec.dialect {
+        Dialect::OpenaiChat => {}
+        Dialect::Anthropic => {
+            headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+        }
+    }
+    headers.extend(provider.headers.iter().cloned());
+    headers
+}
+
+fn credentials(provider: &Provider) -> Vec<(HeaderName, HeaderValue)> {
+    let api_key = match provider.kind {
+        Kind::Anthropic => Some(HeaderName::from_static("x-api-key")),
+        // Azure takes keys in a header of its own; a bearer token there is an identity's.
+        Kind::Openai | Kind::OpenaiCompatible if provider.base_url.host().ends_with(".azure.com") => {
+            Some(HeaderName::from_static("api-key"))
+        }
+        Kind::Openai | Kind::OpenaiCompatible => None,
+    };
+    let header = |key: &crate::config::SecretKey| match &api_key {
+        Some(name) => Some((name.clone(), HeaderValue::from_str(key.expose()).ok()?)),
+        None => Some((header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?)),
+    };
+    provider.keys.iter().filter_map(header).collect()
+}

@@ -1,0 +1,333 @@
+//! The gateway: listen, drive, answer.
+//!
+//! Read in the order of a request's journey: [`listen`] (connections), [`serve`] (endpoints, keys),
+//! [`intake`] (the body), [`drive`] (THE loop), [`exchange`] (one attempt), [`upstream`] (the wire to a
+//! provider), [`reply_head`] (what the client is told). [`fleet_task`] drives what the calls share.
+
+mod admin;
+mod body;
+mod drive;
+mod exchange;
+mod fleet_task;
+mod intake;
+mod listen;
+mod live;
+mod reply_head;
+mod serve;
+mod upstream;
+mod wakes;
+
+use crate::{
+    alerts::Alerts,
+    clock::Clock,
+    config::{Config, ConfigErrors},
+    telemetry::{LogEvent, Telemetry, TelemetryOptions},
+};
+use arc_swap::ArcSwap;
+use listen::{Door, Phase, Workers};
+use live::Live;
+use outlast_engine::{CallId, Fleet, FleetAction, TargetView};
+use outlast_model::Mono;
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::TcpSocket,
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+};
+
+/// Fleet actions on their way to the fleet's task. A probe or alert beyond it is dropped: the fleet's permits expire
+/// and the next probe follows.
+const FLEET_ACTIONS_MAX: usize = 1024;
+/// The kernel's queue of connections not yet accepted.
+const BACKLOG: u32 = 4096;
+
+/// Loads the config again: from the file, or from the environment.
+pub type Loader = Box<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    /// Time and entropy.
+    pub(crate) clock: Clock,
+    /// Records, log and metrics.
+    pub(crate) telemetry: Telemetry,
+    alerts: Alerts,
+    live: ArcSwap<Live>,
+    fleet: Mutex<Fleet>,
+    fleet_actions: mpsc::Sender<FleetAction>,
+    /// When the fleet's task will next wake, and how to wake it earlier.
+    fleet_wakes_at: AtomicU64,
+    fleet_moved: Notify,
+    wakes: wakes::Wakes,
+    calls: AtomicU64,
+    held_bytes: intake::HeldBytes,
+    draining: AtomicBool,
+    loader: Option<Loader>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared(..)")
+    }
+}
+
+impl Shared {
+    /// The generation in force.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Whether the process is on its way out.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn next_call_id(&self) -> CallId {
+        CallId(self.calls.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Holds the fleet for one decision, then passes its actions on.
+    fn with_fleet<T>(&self, decide: impl FnOnce(&mut Fleet) -> T) -> T {
+        let mut fleet = self.lock_fleet();
+        let decided = decide(&mut fleet);
+        while let Some(action) = fleet.poll_action() {
+            match action {
+                FleetAction::Wake(call) => self.wakes.wake(call),
+                FleetAction::Alert(alert) => self.alerts.raise(alert),
+                FleetAction::Probe { .. } => {
+                    let _ = self.fleet_actions.try_send(action);
+                }
+            }
+        }
+        let next = fleet.poll_timeout();
+        drop(fleet);
+        if next.is_some_and(|at| at.as_nanos() < self.fleet_wakes_at.load(Ordering::Relaxed)) {
+            self.fleet_moved.notify_one();
+        }
+        decided
+    }
+
+    fn lock_fleet(&self) -> MutexGuard<'_, Fleet> {
+        // A panic inside one call's decision must not take the gateway down with it.
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every target as the operator sees it.
+    pub(crate) fn view(&self) -> Vec<TargetView> {
+        let now = self.clock.mono();
+        self.lock_fleet().view(now)
+    }
+
+    /// Loads the config again and swaps it in whole; a bad one changes nothing.
+    ///
+    /// # Errors
+    /// Every problem of the config, a line each.
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Vec<String>, Vec<String>> {
+        let _one = self.reloading.lock().await;
+        let shared = self.clone();
+        let loading = tokio::task::spawn_blocking(move || shared.loader.as_ref().map(|load| load()));
+        let loaded = match loading.await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => return Err(vec!["this gateway was started without a config to load again".into()]),
+            Err(error) => return Err(vec![format!("loading the config failed: {error}")]),
+        };
+        match loaded {
+            Ok(config) => Ok(self.swap_in(config)),
+            Err(errors) => {
+                let errors: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+                self.telemetry.metrics().reloads_refused.add(1);
+                let event = LogEvent::error("reload_refused", "the new config has errors; the old one stays in force");
+                self.telemetry.event(event.with("errors", errors.clone()));
+                Err(errors)
+            }
+        }
+    }
+
+    fn swap_in(&self, config: Config) -> Vec<String> {
+        let now = self.clock.mono();
+        let changes: Vec<String> = Vec::new();
+        self.alerts.configure(&config.alerts);
+        declare(&self.telemetry, &config);
+        let next = self.with_fleet(|fleet| Live::install(config, fleet, now));
+        self.live.store(Arc::new(next));
+        self.telemetry.metrics().reloads_applied.add(1);
+        let event = LogEvent::info("reload", "the new config is in force");
+        self.telemetry.event(event.with("changes", changes.clone()));
+        changes
+    }
+}
+
+/// Tells the metrics which routes and targets there are.
+fn declare(telemetry: &Telemetry, config: &Config) {
+    telemetry.metrics().install(config.routes.keys(), config.targets.iter().map(|target| &target.id));
+}
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The certificate or its key cannot be used.
+    Tls(String),
+    /// The telemetry file cannot be used.
+    Telemetry(String),
+    /// The system refused a thread.
+    Threads(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}. Stop what listens there, or change `server.listen`.")
+            }
+            StartError::Tls(why) => write!(f, "cannot use `server.tls`: {why}"),
+            StartError::Telemetry(why) => write!(f, "cannot use `telemetry.file`: {why}"),
+            StartError::Threads(error) => write!(f, "cannot start worker threads: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How to start a gateway, beside its config.
+#[derive(Default)]
+pub struct StartOptions {
+    /// How to load the config again.
+    pub loader: Option<Loader>,
+    /// Worker threads; the machine's parallelism if absent.
+    pub workers: Option<usize>,
+    /// Where log lines go and how they look; as the config and the terminal say if absent.
+    pub telemetry: Option<TelemetryOptions>,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    phase: watch::Sender<Phase>,
+    accepting: JoinHandle<Workers>,
+    fleet_task: JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Binds the address and starts serving. Call from a tokio runtime, which then runs the accept loop and the
+    /// fleet's task; requests run on worker threads of their own.
+    ///
+    /// # Errors
+    /// When the address, the certificate, the telemetry file or the threads cannot be had.
+    pub async fn start(config: Config, options: StartOptions) -> Result<Gateway, StartError> {
+        let clock = Clock::start();
+        let listener = bind(config.server.listen)?;
+        let address = listener.local_addr().map_err(|error| StartError::Listen(config.server.listen, error))?;
+        let door = Arc::new(door(&config)?);
+        let telemetry_options = options.telemetry.unwrap_or_else(|| TelemetryOptions::from(&config.telemetry));
+        let telemetry = Telemetry::start(telemetry_options, clock.clone())
+            .map_err(|error| StartError::Telemetry(error.to_string()))?;
+        declare(&telemetry, &config);
+        let alerts = Alerts::start(&config.alerts, telemetry.clone(), clock.clone());
+        let mut fleet = Fleet::new(config.health.clone(), clock.seed());
+        let live = Live::install(config, &mut fleet, clock.mono());
+        let (fleet_actions, actions) = mpsc::channel(FLEET_ACTIONS_MAX);
+        let shared = Arc::new(Shared {
+            clock,
+            telemetry,
+            alerts,
+            live: ArcSwap::from_pointee(live),
+            fleet: Mutex::new(fleet),
+            fleet_actions,
+            fleet_wakes_at: AtomicU64::new(Mono::FAR.as_nanos()),
+            fleet_moved: Notify::new(),
+            wakes: wakes::Wakes::default(),
+            calls: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            loader: options.loader,
+            reloading: tokio::sync::Mutex::new(()),
+        });
+        let (phase, watching) = watch::channel(Phase::Serving);
+        let count = options.workers.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+        let workers = Workers::start(count.unwrap_or(1), &shared, &door, &watching).map_err(StartError::Threads)?;
+        let fleet_task = tokio::spawn(fleet_task::run(shared.clone(), actions));
+        let accepting = tokio::spawn(listen::accept(listener, workers, shared.clone(), door, watching));
+        Ok(Gateway { shared, address, phase, accepting, fleet_task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Every target as the operator sees it.
+    pub fn targets(&self) -> Vec<TargetView> {
+        self.shared.view()
+    }
+
+    /// Its records, log and metrics.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
+    }
+
+    /// Loads the config again and swaps it in whole; a bad one changes nothing.
+    ///
+    /// # Errors
+    /// Every problem of the config, a line each.
+    pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        self.shared.reload().await
+    }
+
+    /// The hash of the config file in force, to see whether the file has changed since.
+    pub fn config_hash(&self) -> Option<[u8; 32]> {
+        self.shared.live().config.hash
+    }
+
+    /// Stops: new connections and calls are refused, calls in flight finish, then records are flushed. Returns whether
+    /// all of them finished within the config's `drain_timeout`.
+    pub async fn stop(self) -> bool {
+        let Gateway { shared, phase, accepting, fleet_task, address: _ } = self;
+        let patience = shared.live().config.server.drain_timeout;
+        shared.draining.store(true, Ordering::Relaxed);
+        shared.telemetry.event(LogEvent::info("drain", "stopping: calls in flight finish, new ones are refused"));
+        phase.send_replace(Phase::Draining);
+        let finished = match accepting.await {
+            Ok(workers) => listen::drain(workers, &phase, patience).await,
+            Err(_) => false,
+        };
+        fleet_task.abort();
+        let end = if finished {
+            LogEvent::info("stop", "every call finished")
+        } else {
+            LogEvent::warn("stop", "the drain timeout passed with calls in flight; they are cut")
+        };
+        shared.telemetry.event(end);
+        let telemetry = shared.telemetry.clone();
+        let flushed = tokio::task::spawn_blocking(move || telemetry.shutdown(Duration::from_secs(5))).await;
+        finished && flushed.unwrap_or(false)
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| StartError::Listen(address, error))
+}
+
+fn door(config: &Config) -> Result<Door, StartError> {
+    let server = &config.server;
+    let tls = server.tls.as_ref().map(listen::tls_acceptor).transpose().map_err(StartError::Tls)?;
+    let connections_max = usize::try_from(server.max_connections).unwrap_or(usize::MAX);
+    Ok(Door { connections_max, header_timeout: server.header_timeout, tls })
+}

@@ -1,0 +1,154 @@
+//! Response heads and the `outlast` object: what the client is told beside the reply.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response::Parts};
+use outlast_engine::RetryAdvice;
+use outlast_model::{
+    Failure, RequestId, TargetId, Usd,
+    record::{CallRecord, Outcome},
+};
+use serde_json::json;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-outlast-request-id");
+const TARGET: HeaderName = HeaderName::from_static("x-outlast-target");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-outlast-attempts");
+const FALLBACK_REASON: HeaderName = HeaderName::from_static("x-outlast-fallback-reason");
+const DEGRADED: HeaderName = HeaderName::from_static("x-outlast-degraded");
+const TOOL_MODE: HeaderName = HeaderName::from_static("x-outlast-tool-mode");
+const COST: HeaderName = HeaderName::from_static("x-outlast-cost-usd");
+/// What OpenAI's SDKs read as the request's id.
+const OPENAI_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What Anthropic's SDKs read as the request's id.
+const ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// What is known of a call while it goes on: enough for a stream's head.
+#[derive(Default)]
+pub(super) struct Told {
+    attempts: u8,
+    target: Option<TargetId>,
+    first_failure: Option<Failure>,
+}
+
+impl Told {
+    /// An attempt began.
+    pub(super) fn started(&mut self, attempt: u8, target: &TargetId) {
+        self.attempts = attempt.saturating_add(1);
+        self.target = Some(target.clone());
+    }
+
+    /// An attempt failed.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.first_failure.get_or_insert(failure);
+    }
+}
+
+/// The head of a stream, as far as things are known at its commit point.
+pub(super) fn stream(id: &RequestId, told: &Told) -> Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.headers = common(id, told.attempts);
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    set(&mut head.headers, TARGET, told.target.as_ref().map(TargetId::as_str));
+    set(&mut head.headers, FALLBACK_REASON, told.first_failure.map(Failure::class));
+    head
+}
+
+/// A whole reply.
+pub(super) fn whole(record: &CallRecord, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.headers_mut() = settled(record);
+    response
+}
+
+/// A typed error.
+pub(super) fn error(record: &CallRecord, status: StatusCode, retry: RetryAdvice, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = settled(record);
+    advise(response.headers_mut(), retry);
+    response
+}
+
+/// Tells the client's SDK whether to try again, and when.
+pub(super) fn advise(headers: &mut HeaderMap, retry: RetryAdvice) {
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static(if retry.should_retry { "true" } else { "false" }));
+    if let Some(after) = retry.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
+        headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(after.as_millis() as u64));
+    }
+}
+
+/// The headers of every answer: JSON, and the request's id in all its spellings.
+pub(super) fn common(id: &RequestId, attempts: u8) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(OPENAI_ID, id.clone());
+        headers.insert(ANTHROPIC_ID, id.clone());
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(ATTEMPTS, HeaderValue::from(u16::from(attempts)));
+    headers.insert(TOOL_MODE, HeaderValue::from_static("full"));
+    headers
+}
+
+fn settled(record: &CallRecord) -> HeaderMap {
+    let mut headers = common(&record.request_id, u8::try_from(record.attempts.len()).unwrap_or(u8::MAX));
+    set(&mut headers, TARGET, record.served_by.as_ref().map(TargetId::as_str));
+    set(&mut headers, FALLBACK_REASON, record.first_failure().map(Failure::class));
+    if record.degraded {
+        headers.insert(DEGRADED, HeaderValue::from_static("true"));
+    }
+    if let Some(cost) = known_cost(record) {
+        set(&mut headers, COST, Some(&nanos(cost)));
+    }
+    headers
+}
+
+/// The cost, unless the price of something that was used is unknown.
+fn known_cost(record: &CallRecord) -> Option<Usd> {
+    record.attempts.iter().all(|attempt| attempt.cost.is_some()).then_some(record.cost)
+}
+
+/// All nine decimals: a small model's call costs less than a millionth of a dollar.
+fn nanos(cost: Usd) -> String {
+    format!("{}.{:09}", cost.as_nanos() / 1_000_000_000, cost.as_nanos() % 1_000_000_000)
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
+    if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        headers.insert(name, value);
+    }
+}
+
+/// The `outlast` object, as JSON.
+pub(super) fn notes(record: &CallRecord) -> String {
+    let attempts: Vec<_> = record
+        .attempts
+        .iter()
+        .map(|attempt| {
+            json!({
+                "target": attempt.target,
+                "reason": attempt.reason,
+                "failure": attempt.failure.as_ref().map(|report| report.failure),
+                "decision": attempt.decision,
+                "ms": attempt.took_us / 1000,
+            })
+        })
+        .collect();
+    json!({
+        "request_id": record.request_id,
+        "route": record.route,
+        "target": record.served_by,
+        "complete": record.outcome == Outcome::Answered,
+        "degraded": record.degraded,
+        "tool_mode": "full",
+        "fallback_reason": record.first_failure().map(Failure::class),
+        "attempts": attempts,
+        "left_out": record.left_out,
+        "latency_ms": record.latency_us / 1000,
+        "cost_usd": known_cost(record),
+    })
+    .to_string()
+}

@@ -1,0 +1,243 @@
+//! From an HTTP request to an answer: which endpoint, who asks, what of the body. A model call goes on
+//! to [`super::drive`].
+
+use super::{
+    Shared, admin,
+    body::{Out, Outlet, ReplyBody},
+    drive::{Driver, Facts},
+    intake::{self, Unread},
+    live::Live,
+    reply_head,
+};
+use crate::{
+    config::KeyHash,
+    telemetry::{TraceContext, client_text},
+};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use outlast_engine::{Ask, RetryAdvice};
+use outlast_model::{RequestId, policy::Dialect};
+use outlast_wire::{
+    Inbound,
+    error::{self, Refused},
+};
+use std::{convert::Infallible, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+
+/// Headers that a target of the client's own dialect is given as they came.
+const PASSED: [&str; 3] = ["anthropic-version", "anthropic-beta", "openai-beta"];
+
+/// Why a request gets no further.
+pub(super) struct Denial {
+    why: Refused,
+    message: String,
+    param: Option<&'static str>,
+    retry: RetryAdvice,
+}
+
+impl Denial {
+    pub(super) fn new(why: Refused, message: impl Into<String>) -> Self {
+        Denial { why, message: message.into(), param: None, retry: RetryAdvice::default() }
+    }
+
+    fn retry_after(self, after: Duration) -> Self {
+        Denial { retry: RetryAdvice { should_retry: true, retry_after: Some(after) }, ..self }
+    }
+}
+
+/// Who asks: the hash of a valid key, or nobody in particular where none is needed.
+pub(super) struct Caller(pub(super) Option<KeyHash>);
+
+/// Answers one request.
+pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+    let dialect = spoken(request.uri().path(), request.headers());
+    let request_id = shared.clock.request_id();
+    let answered = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/v1/chat/completions") => call(&shared, Dialect::OpenaiChat, &request_id, request).await,
+        (&Method::POST, "/v1/messages") => call(&shared, Dialect::Anthropic, &request_id, request).await,
+        _ => admin::answer(&shared, &request_id, request).await,
+    };
+    Ok(answered.unwrap_or_else(|denial| denied(&shared, dialect, &request_id, denial)))
+}
+
+/// The dialect errors are told in: of the path, else of the client's headers.
+fn spoken(path: &str, headers: &HeaderMap) -> Dialect {
+    if path.starts_with("/v1/messages") || headers.contains_key("anthropic-version") {
+        Dialect::Anthropic
+    } else {
+        Dialect::OpenaiChat
+    }
+}
+
+fn denied(shared: &Shared, dialect: Dialect, id: &RequestId, denial: Denial) -> Response<ReplyBody> {
+    shared.telemetry.metrics().requests_rejected.add(1);
+    let reply = error::refused(dialect, denial.why, &denial.message, denial.param, id.as_str());
+    let mut response = Response::new(ReplyBody::from(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_REQUEST);
+    *response.headers_mut() = reply_head::common(id, 0);
+    reply_head::advise(response.headers_mut(), denial.retry);
+    match denial.why {
+        // What is left of the request on the connection is not worth reading.
+        Refused::TooLarge | Refused::TooSlow | Refused::Draining => {
+            response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
+        Refused::BadRequest
+        | Refused::Unauthorized
+        | Refused::Forbidden
+        | Refused::NoSuchModel
+        | Refused::NoSuchPath
+        | Refused::WrongMethod
+        | Refused::Busy
+        | Refused::Internal => {}
+    }
+    response
+}
+
+/// A model call: who asks, what, of whom; then the drive loop until there is a head to answer with.
+async fn call(
+    shared: &Arc<Shared>,
+    dialect: Dialect,
+    request_id: &RequestId,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Denial> {
+    if shared.draining() {
+        shared.telemetry.metrics().shed_draining.add(1);
+        let denial = Denial::new(Refused::Draining, "This gateway is shutting down. Retry; another one will answer.");
+        return Err(denial.retry_after(Duration::from_secs(1)));
+    }
+    let live = shared.live();
+    let (head, body) = request.into_parts();
+    let caller = caller(&live, &head.headers)?;
+    let (body, held) = intake::read(shared, &live.config.server, &head.headers, body).await.map_err(unread)?;
+    let inbound = Inbound::parse(dialect, body)
+        .map_err(|error| Denial { param: error.param, ..Denial::new(Refused::BadRequest, error.message) })?;
+    let started = shared.clock.wall();
+    let inbound = Arc::new(inbound.received_at(u64::try_from(started.0 / 1000).unwrap_or_default()));
+    let route = live.route(inbound.model()).ok_or_else(|| no_route(&live, inbound.model()))?.clone();
+    let facts = Facts {
+        request_id: request_id.clone(),
+        route: route.route().id.clone(),
+        trace: TraceContext::accept(text(&head.headers, "traceparent"), &shared.clock),
+        tracestate: head.headers.get("tracestate").cloned(),
+        task_id: text(&head.headers, "x-outlast-task").and_then(client_text),
+        workflow_step: text(&head.headers, "x-outlast-step").and_then(client_text),
+        tenant_hash: caller.0.map(|key| key.short()),
+        started,
+        trace_full: text(&head.headers, "x-outlast-trace") == Some("full"),
+        passed: passed(&head.headers),
+    };
+    let ask = Ask {
+        id: shared.next_call_id(),
+        route,
+        needs: inbound.needs(),
+        deadline: deadline(&head.headers)?,
+        seed: shared.clock.seed(),
+    };
+    let driver = Driver::new(shared.clone(), live, ask, inbound, facts);
+    let outlet = Outlet::new();
+    let driving = Box::pin({
+        let outlet = outlet.clone();
+        async move {
+            driver.run(outlet).await;
+            drop(held);
+        }
+    });
+    Ok(head_of(driving, outlet).await)
+}
+
+/// Drives a call until it has a head, and makes the rest of it the body.
+async fn head_of(mut driving: super::body::Driving, outlet: Outlet<Out>) -> Response<ReplyBody> {
+    let first = poll_fn(|cx| {
+        let driven = driving.as_mut().poll(cx);
+        match (outlet.take(), driven) {
+            (Some(out), _) => Poll::Ready(Some(out)),
+            (None, Poll::Ready(())) => Poll::Ready(None),
+            (None, Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await;
+    match first {
+        Some(Out::Whole(response)) => response.map(ReplyBody::from),
+        Some(Out::Head(head)) => Response::from_parts(head, ReplyBody::Driven { driving, outlet }),
+        // The driver always begins with one of the two.
+        Some(Out::Data(_)) | None => {
+            let mut response = Response::new(ReplyBody::Whole(None));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+}
+
+/// Checks the caller's key, wherever the SDKs put it.
+pub(super) fn caller(live: &Live, headers: &HeaderMap) -> Result<Caller, Denial> {
+    let server = &live.config.server;
+    let key = presented_key(headers);
+    if !server.admits(key) {
+        let message = match key {
+            Some(_) => "This key is not one of this gateway's. Check the API key your client is configured with.",
+            None => "No API key was sent. Send one as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+        };
+        return Err(Denial::new(Refused::Unauthorized, message));
+    }
+    // Where no key is asked for, whatever the client sent says nothing about who it is.
+    Ok(Caller(key.filter(|_| !server.keys.is_empty()).map(KeyHash::of)))
+}
+
+/// The key a client sent: Anthropic's SDKs may use either header.
+pub(super) fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    let bearer = text(headers, "authorization").and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+    });
+    text(headers, "x-api-key").or(bearer)
+}
+
+fn no_route(live: &Live, name: &str) -> Denial {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+    let named: Vec<&str> = live.config.routes.keys().map(|id| id.as_str()).take(8).collect();
+    let known = if named.is_empty() { String::new() } else { format!(" Routes: {}.", named.join(", ")) };
+    Denial {
+        param: Some("model"),
+        ..Denial::new(
+            Refused::NoSuchModel,
+            format!("`{shown}` is neither a route nor a target of this gateway.{known} GET /v1/models lists all."),
+        )
+    }
+}
+
+fn unread(unread: Unread) -> Denial {
+    match unread {
+        Unread::TooLarge { limit } => Denial::new(
+            Refused::TooLarge,
+            format!(
+                "The request body is larger than this gateway's limit of {limit} bytes. Send less, or raise `server.max_body_bytes`."
+            ),
+        ),
+        Unread::TooSlow => Denial::new(Refused::TooSlow, "The request body did not arrive in time. Send it again."),
+        Unread::Broken => Denial::new(Refused::BadRequest, "The request body ended before it was complete."),
+        Unread::NoRoom => {
+            let denial = Denial::new(Refused::Busy, "Too many large requests are being read. Retry shortly.");
+            denial.retry_after(Duration::from_secs(1))
+        }
+    }
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
+    let Some(value) = text(headers, "x-outlast-deadline-ms") else { return Ok(None) };
+    match value.trim().parse::<u64>() {
+        Ok(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis))),
+        Ok(_) | Err(_) => Err(Denial::new(
+            Refused::BadRequest,
+            "Header `x-outlast-deadline-ms` must be a whole number of milliseconds above zero.",
+        )),
+    }
+}
+
+fn passed(headers: &HeaderMap) -> Vec<(HeaderName, http::HeaderValue)> {
+    let known = PASSED.iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(*name)?.clone())));
+    known.collect()
+}
+
+/// A header's value, if it is readable text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
