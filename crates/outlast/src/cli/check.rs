@@ -1,7 +1,12 @@
-//! `outlast check`: judges the config.
+//! `outlast check`: judges the config, tells every error at once, and shows what a good one amounts to.
 
-use super::{ConfigArg, Exit};
+use super::{ConfigArg, Exit, out, process_env};
+use crate::config::{Config, ConfigErrors, show_duration};
 use clap::Args;
+use comfy_table::{Table, presets};
+use outlast_model::policy::{Route, StreamContract};
+use serde_json::{Value, json};
+use std::fmt::Write;
 
 /// Arguments of `check`.
 #[derive(Clone, Debug, Args)]
@@ -14,8 +19,116 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// Runs the command.
-pub fn run(_: CheckArgs) -> Exit {
-    eprintln!("outlast check is not part of this build yet");
-    Exit::Internal
+/// Runs the command: [`Exit::Ok`], or [`Exit::Config`] with every error on standard error (with `--json`, on standard
+/// output).
+pub fn run(args: CheckArgs) -> Exit {
+    match args.config.load(&process_env) {
+        Ok(config) if args.json => out(&pretty(&good_json(&config))),
+        Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("warning: {warning}");
+            }
+            out(&summary(&config))
+        }
+        Err(errors) => {
+            if args.json {
+                out(&pretty(&bad_json(&errors)));
+            } else {
+                eprintln!("{errors}");
+                eprintln!("{} in this config; nothing was started", count(errors.0.len(), "error"));
+            }
+            Exit::Config
+        }
+    }
+}
+
+/// What a good config amounts to, as a table.
+pub fn summary(config: &Config) -> String {
+    let mut text = String::new();
+    let routes = if config.routes.is_empty() {
+        "no routes: clients name targets".to_owned()
+    } else {
+        count(config.routes.len(), "route")
+    };
+    let _ = writeln!(
+        text,
+        "{}: {}, {}, {}",
+        config.source,
+        count(config.providers.len(), "provider"),
+        count(config.targets.len(), "target"),
+        routes
+    );
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["route", "tier", "attempts", "deadline", "stream", "targets"]);
+    for route in config.routes.values() {
+        table.add_row([
+            route.id.to_string(),
+            route.tier.name.to_string(),
+            route.tier.attempts.to_string(),
+            show_duration(route.tier.deadline),
+            stream(route),
+            route.targets.iter().map(|target| target.target.as_str()).collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    if !config.routes.is_empty() {
+        let _ = writeln!(text, "{}", trimmed(&table));
+    }
+    let callers = match config.server.keys.len() {
+        0 => "callers need no key".to_owned(),
+        keys => format!("callers need one of {}", count(keys, "key")),
+    };
+    let admin = if config.server.admin_token.is_some() {
+        "admin endpoints open with the token"
+    } else {
+        "admin endpoints closed"
+    };
+    let _ = writeln!(text, "listens on {}; {callers}; {admin}", config.server.listen);
+    text
+}
+
+fn stream(route: &Route) -> String {
+    match route.contract.stream {
+        StreamContract::Hold { tokens, after } => format!("hold {tokens} tokens or {}", show_duration(after)),
+        StreamContract::Buffer | StreamContract::Fail => route.contract.stream.name().to_owned(),
+    }
+}
+
+/// A table without the blanks that its renderer leaves at the ends of lines.
+pub(super) fn trimmed(table: &Table) -> String {
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+pub(super) fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn good_json(config: &Config) -> Value {
+    let routes = config.routes.values().map(|route| {
+        json!({
+            "route": route.id,
+            "tier": route.tier.name,
+            "attempts": route.tier.attempts,
+            "deadline_ms": route.tier.deadline.as_millis() as u64,
+            "stream": route.contract.stream.name(),
+            "targets": route.targets.iter().map(|target| target.target.as_str()).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "ok": true,
+        "source": config.source,
+        "listen": config.server.listen.to_string(),
+        "providers": config.providers.iter().map(|provider| provider.id.as_str()).collect::<Vec<_>>(),
+        "targets": config.targets.len(),
+        "routes": routes.collect::<Vec<_>>(),
+        "warnings": config.warnings,
+    })
+}
+
+fn bad_json(errors: &ConfigErrors) -> Value {
+    json!({ "ok": false, "errors": errors })
 }

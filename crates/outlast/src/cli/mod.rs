@@ -110,6 +110,16 @@ pub fn process_env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Prints to standard output. A reader that has seen enough (`| head`) is no failure.
+pub(crate) fn out(text: &str) -> Exit {
+    use std::io::Write;
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Ok,
+        Err(why) if why.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(_) => Exit::Unavailable,
+    }
+}
+
 /// Runs the command named on the command line.
 pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {

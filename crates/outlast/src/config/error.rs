@@ -15,7 +15,7 @@ pub struct ConfigError {
     pub path: Box<str>,
     /// What is wrong and why: a sentence without its full stop.
     pub what: Box<str>,
-    /// What to do: a sentence without its full stop.
+    /// What to do: a sentence without its full stop, or a question with its mark.
     pub remedy: Box<str>,
 }
 
@@ -28,7 +28,8 @@ impl fmt::Display for ConfigError {
         if !self.path.is_empty() {
             write!(f, " {}", self.path)?;
         }
-        write!(f, ": {}. {}.", self.what, self.remedy)
+        let stop = if self.remedy.ends_with('?') { "" } else { "." };
+        write!(f, ": {}. {}{stop}", self.what, self.remedy)
     }
 }
 

@@ -4,37 +4,71 @@
 //! Nothing here reads the environment, a clock or the network: the caller passes a look-up for variables, and only
 //! [`Config::load`] opens the file.
 
+mod catalogue;
+mod env;
 mod error;
+mod file;
+mod judge;
+mod providers;
+mod read;
+mod reload;
+mod routes;
 mod secret;
+mod secrets;
 mod settings;
+mod units;
 mod url;
 
+pub use env::toml_from_env;
 pub use error::{ConfigError, ConfigErrors};
+pub use reload::{Changes, Reload, Reloader};
 pub use secret::{KeyHash, SecretKey};
+pub use settings::DEFAULT_TIMEOUTS;
 pub use settings::{AlertEvent, Alerts, Config, Kind, LogFormat, Provider, Server, Telemetry, TlsFiles};
+pub use units::show_duration;
 pub use url::BaseUrl;
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 
 /// Looks up an environment variable. The process passes the real one, tests pass a table.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The longest config file that is read: a config is written by hand.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
 impl Config {
-    /// Reads and judges a file.
+    /// Reads and judges a file. Errors name it as `path` does; relative paths in it are relative to it.
     ///
     /// # Errors
     /// Every problem of the file, in the order of its lines.
     pub fn load(path: &Path, env: Env<'_>) -> Result<Config, ConfigErrors> {
-        let _ = (path, env);
-        Err(ConfigErrors(vec![]))
+        let source = path.display().to_string();
+        let bytes = read_file(path).map_err(|why| {
+            let remedy = "Check the path and the permissions".into();
+            let what = format!("it cannot be read: {why}").into();
+            ConfigErrors(vec![ConfigError { file: source.as_str().into(), line: None, path: "".into(), what, remedy }])
+        })?;
+        let text = String::from_utf8_lossy(&bytes);
+        let base = path.parent().unwrap_or(Path::new(""));
+        let config = Config::from_text(&text, &source, base, env)?;
+        Ok(Config { hash: Some(*blake3::hash(&bytes).as_bytes()), ..config })
     }
 
-    /// Builds providers and routes from the API keys in the environment.
+    /// Reads and judges a config's text. `source` names it in errors; relative paths in it are relative to `base`.
     ///
     /// # Errors
-    /// When no key of a known provider is set.
-    pub fn from_env(env: Env<'_>) -> Result<Config, ConfigErrors> {
-        let _ = env;
-        Err(ConfigErrors(vec![]))
+    /// Every problem of the text, in the order of its lines.
+    pub fn from_text(text: &str, source: &str, base: &Path, env: Env<'_>) -> Result<Config, ConfigErrors> {
+        judge::config(text, source, base, env)
     }
+}
+
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other("it is longer than 4 MiB"));
+    }
+    Ok(bytes)
 }

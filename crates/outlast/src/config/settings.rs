@@ -63,6 +63,15 @@ impl Config {
     }
 }
 
+/// The deadlines of an attempt where nothing else is said. `docs/defaults.md` has the reasons.
+pub const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(5),
+    header: Duration::from_secs(300),
+    first_token: Duration::from_secs(60),
+    idle: Duration::from_secs(60),
+    total: Duration::from_secs(600),
+};
+
 /// A vendor account and endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
@@ -147,9 +156,35 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Whether JSON replies may carry the `outlast` object.
     pub body_notes: bool,
+    /// Whether it may listen beyond loopback without callers' keys.
+    pub allow_open: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            admin_token: None,
+            keys: Vec::new(),
+            max_connections: 12_000,
+            max_body_bytes: 32_000_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            body_notes: true,
+            allow_open: false,
+        }
+    }
 }
 
 impl Server {
+    /// Why it must not listen on this address, if it must not: everybody could spend the operator's money.
+    pub fn refuses(&self, listen: SocketAddr) -> Option<String> {
+        let open = self.keys.is_empty() && !self.allow_open && !listen.ip().is_loopback();
+        open.then(|| format!("{listen} is reachable from other machines and callers need no key"))
+    }
+
     /// Whether this key opens the gateway.
     pub fn admits(&self, key: Option<&str>) -> bool {
         self.keys.is_empty() || key.is_some_and(|key| self.keys.binary_search(&KeyHash::of(key)).is_ok())
@@ -212,6 +247,12 @@ pub struct Telemetry {
     pub ring: u32,
     /// The log line of each call.
     pub log: LogFormat,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Telemetry { file: None, sample: 0.01, ring: 1024, log: LogFormat::Json }
+    }
 }
 
 /// The log line of each call.

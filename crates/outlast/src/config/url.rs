@@ -18,11 +18,15 @@ impl BaseUrl {
         if text.contains('#') {
             return Err("it has a fragment");
         }
+        match text.split_once("://") {
+            Some((_, rest)) if rest.is_empty() || rest.starts_with('/') => return Err("it has no host"),
+            Some(_) => {}
+            None => return Err("it does not begin with http:// or https://"),
+        }
         let uri = Uri::from_str(text.trim_end_matches('/')).map_err(|_| "it cannot be read as a URL")?;
         match uri.scheme_str() {
             Some("http" | "https") => {}
-            Some(_) => return Err("its scheme is neither http nor https"),
-            None => return Err("it does not begin with http:// or https://"),
+            Some(_) | None => return Err("its scheme is neither http nor https"),
         }
         let authority = uri.authority().ok_or("it has no host")?;
         if authority.host().is_empty() {
@@ -109,11 +113,13 @@ mod tests {
             ("api.openai.com/v1", "it does not begin with http:// or https://"),
             ("ftp://x/v1", "its scheme is neither http nor https"),
             ("https://me:pw@x/v1", "it carries a user or password; use `api_key` or `headers`"),
+            ("gpu1:8000/v1", "it does not begin with http:// or https://"),
             ("https://x/v1?key=1", "it has a query"),
             ("https://x/v1#a", "it has a fragment"),
             ("http://x:99999/", "its port is not a number from 0 to 65535"),
-            ("http://", "it cannot be read as a URL"),
-            ("", "it cannot be read as a URL"),
+            ("http://", "it has no host"),
+            ("http://a b", "it cannot be read as a URL"),
+            ("", "it does not begin with http:// or https://"),
         ] {
             assert_eq!(BaseUrl::parse(text).unwrap_err(), why, "{text}");
         }

@@ -1,0 +1,370 @@
+//! The grammar of `outlast.toml`: each section once, for the reader, for the editors' schema and for people.
+
+use super::read::{self, At, FromToml, Log, Named, Place, Size, Time};
+use schemars::JsonSchema;
+use toml::de::DeValue;
+
+/// Declares sections. A field that is not declared here is an error in the file.
+macro_rules! sections {
+    ($($(#[doc = $doc:literal])+ $section:ident { $($(#[doc = $field_doc:literal])+ $(#[schemars($($meta:tt)+)])? $field:ident: $type:ty,)+ })+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Debug, Default, JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        pub(super) struct $section {
+            $($(#[doc = $field_doc])+ $(#[schemars($($meta)+)])? pub(super) $field: Option<At<$type>>,)+
+        }
+
+        impl FromToml for $section {
+            fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
+                let table = read::section(value, place, &[$(stringify!($field)),+], log)?;
+                Some($section { $($field: read::field(table, stringify!($field), place, log),)+ })
+            }
+        }
+    )+};
+}
+
+/// Declares words a setting may be.
+macro_rules! choices {
+    ($($(#[doc = $doc:literal])+ $choice:ident { $($(#[doc = $variant_doc:literal])+ $text:literal => $variant:ident,)+ })+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+        pub(super) enum $choice {
+            $($(#[doc = $variant_doc])+ #[schemars(rename = $text)] $variant,)+
+        }
+
+        impl FromToml for $choice {
+            fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
+                match String::from_toml(value, place, log)?.as_str() {
+                    $($text => return Some($choice::$variant),)+
+                    other => {
+                        let known = [$(concat!("\"", $text, "\"")),+].join(", ");
+                        let remedy = match read::did_you_mean(other, [$($text),+].into_iter()) {
+                            Some(near) => format!("Did you mean \"{near}\"? Known are {known}"),
+                            None => format!("Write one of {known}"),
+                        };
+                        log.error(place, format_args!("\"{other}\" is not known here"), remedy);
+                        None
+                    }
+                }
+            }
+        }
+    )+};
+}
+
+sections! {
+    /// The config of Outlast.
+    File {
+        /// The listener, who may call, and the limits.
+        server: ServerFile,
+        /// Vendor accounts and endpoints, by name.
+        providers: Named<ProviderFile>,
+        /// What is to be known of single targets, by `provider/model`; wins over the embedded catalogue.
+        targets: Named<TargetFile>,
+        /// What a client may name as `model`.
+        routes: Named<RouteFile>,
+        /// What must stay true whichever target answers, by name.
+        contracts: Named<ContractFile>,
+        /// How much redundancy a route may spend, by name. Built in: none, basic, standard, critical.
+        tiers: Named<TierFile>,
+        /// Breakers and probes.
+        health: HealthFile,
+        /// Who is told, and of what.
+        alerts: AlertsFile,
+        /// Lineage and log.
+        telemetry: TelemetryFile,
+    }
+
+    /// The listener, who may call, and the limits.
+    ServerFile {
+        /// Address and port to listen on. Default: 127.0.0.1:8080.
+        listen: String,
+        /// Certificate and key, to speak TLS.
+        tls: TlsFile,
+        /// What admin endpoints ask for, as `${ENV}` or `blake3:` and 64 hexadecimal digits. Without it they are closed.
+        admin_token: String,
+        /// The callers' keys, each as `${ENV}` or `blake3:` and 64 hexadecimal digits. Without any, callers need none.
+        keys: Vec<At<String>>,
+        /// Listen beyond loopback without callers' keys. Default: false.
+        allow_open: bool,
+        /// Which targets a client may name as `provider/model`: those the config names, those and the catalogue's, or none. Default: named.
+        direct: Direct,
+        /// Connections beyond this wait in the kernel. Default: 12000.
+        max_connections: u32,
+        /// Calls in flight beyond this are shed with 503 and Retry-After. Default: 4096.
+        max_in_flight: u32,
+        /// A longer request body gets 413. Default: 32MB.
+        max_body: Size,
+        /// From the first byte of a request's head to its last. Default: 10s.
+        header_timeout: Time,
+        /// Between two reads of a request's body. Default: 30s.
+        body_timeout: Time,
+        /// How long SIGTERM waits for calls in flight. Default: 30s.
+        drain_timeout: Time,
+        /// Whether JSON replies may carry the `outlast` object. Default: true.
+        body_notes: bool,
+    }
+
+    /// PEM files, relative to the config file.
+    TlsFile {
+        /// The certificate chain.
+        #[schemars(required)]
+        cert: String,
+        /// Its private key.
+        #[schemars(required)]
+        key: String,
+    }
+
+    /// A vendor account and endpoint.
+    ProviderFile {
+        /// What it speaks.
+        #[schemars(required)]
+        kind: KindChoice,
+        /// Where; request paths are appended. Default: the vendor's own for openai and anthropic.
+        base_url: String,
+        /// Its key, best as `${ENV}`.
+        api_key: String,
+        /// Several keys of the account; a key that is rejected or rate-limited is left out while the others serve.
+        api_keys: Vec<At<String>>,
+        /// Where the provider runs it.
+        region: String,
+        /// Sent with every request.
+        headers: Named<String>,
+        /// The deadlines of its targets.
+        timeouts: TimeoutsFile,
+        /// Whether Outlast may send idle targets one-token probes. Default: true.
+        probes: bool,
+    }
+
+    /// The five deadlines of an attempt. All of them are always on.
+    TimeoutsFile {
+        /// Until the connection stands. Default: 5s.
+        connect: Time,
+        /// Until the response head; for a reply that is not streamed, the whole reply. Default: 300s.
+        header: Time,
+        /// Until the first output of a stream. Default: 60s.
+        first_token: Time,
+        /// Between two outputs of a stream. Default: 60s.
+        idle: Time,
+        /// For one attempt as a whole. Default: 600s.
+        total: Time,
+    }
+
+    /// What is to be known of one target.
+    TargetFile {
+        /// What it can do.
+        capabilities: CapabilitiesFile,
+        /// The most tokens of input and output together.
+        context_window: u32,
+        /// The most output tokens.
+        max_output: u32,
+        /// What it charges, in dollars per million tokens.
+        price: PriceFile,
+        /// Its deadlines, where they differ from the provider's.
+        timeouts: TimeoutsFile,
+        /// Whether Outlast may send it one-token probes. Default: the provider's.
+        probes: bool,
+    }
+
+    /// What a target can do. What is not said here or in the catalogue is tried, after the targets that surely can.
+    CapabilitiesFile {
+        /// Function tools.
+        tools: bool,
+        /// Image input.
+        images: bool,
+        /// Output held to a JSON Schema by the provider.
+        json_schema: bool,
+    }
+
+    /// Dollars per million tokens.
+    PriceFile {
+        /// Input tokens that were not cached.
+        #[schemars(required)]
+        input: f64,
+        /// Output tokens.
+        #[schemars(required)]
+        output: f64,
+        /// Input tokens read from the provider's cache. Default: the input price.
+        cache_read: f64,
+        /// Input tokens written to the provider's cache. Default: the input price.
+        cache_write: f64,
+    }
+
+    /// What a client names as `model`.
+    RouteFile {
+        /// The targets, best first.
+        #[schemars(required)]
+        targets: Vec<At<RouteTargetFile>>,
+        /// How targets that are equally healthy are ordered. Default: order.
+        ranking: RankingChoice,
+        /// How much redundancy it may spend. Default: standard.
+        tier: String,
+        /// What must stay true. Default: the built-in one.
+        contract: String,
+    }
+
+    /// A target and its weight.
+    WeightedFile {
+        /// `provider/model`.
+        #[schemars(required)]
+        target: String,
+        /// Its share under `ranking = "weight"`. Default: 1.
+        weight: u32,
+    }
+
+    /// What must stay true whichever target answers.
+    ContractFile {
+        /// What a stream promises about failures after it began. Default: fail; hold in a route of tier critical.
+        stream: StreamChoice,
+        /// How much `stream = "hold"` holds back.
+        hold: HoldFile,
+        /// Whether a refusal is delivered or tried on the next target. Default: deliver.
+        refusal: RefusalChoice,
+    }
+
+    /// How much is held back: until so many tokens have come or so much time has passed.
+    HoldFile {
+        /// Release at this many tokens. Default: 32.
+        tokens: u32,
+        /// Release this long after the first token. Default: 500ms.
+        after: Time,
+    }
+
+    /// How much redundancy a route may spend.
+    TierFile {
+        /// The most attempts of one call, the first included. Default: 3.
+        attempts: u32,
+        /// How many distinct providers a route of this tier must have. Default: 1.
+        distinct_providers: u32,
+        /// From admission to the end of the reply. Default: 600s.
+        deadline: Time,
+    }
+
+    /// Breakers and probes.
+    HealthFile {
+        /// The evidence at which a breaker opens. Default: 8.
+        open_at: f64,
+        /// First open period; doubles with each reopening. Default: 5s.
+        open_base: Time,
+        /// Longest open period. Default: 300s.
+        open_cap: Time,
+        /// How often an idle healthy target is probed. Default: 60s.
+        probe_idle: Time,
+        /// How often a suspect idle target is probed. Default: 10s.
+        probe_suspect: Time,
+        /// The largest share of a route's targets that breakers may take out at once. Default: 1.0.
+        max_ejected: f64,
+    }
+
+    /// Who is told, and of what.
+    AlertsFile {
+        /// Gets a POST for each alert.
+        #[schemars(required)]
+        webhook: String,
+        /// Signs the POST with HMAC-SHA256, as `${ENV}`.
+        #[schemars(required)]
+        secret: String,
+        /// Which kinds are sent. Default: all.
+        events: Vec<At<EventChoice>>,
+    }
+
+    /// Lineage and log.
+    TelemetryFile {
+        /// The SQLite file for call records, relative to the config file. Default: none, only the ring in memory.
+        file: String,
+        /// The share of plain successes that is kept whole, 0 to 1. Default: 0.01.
+        sample: f64,
+        /// How many call records are kept in memory. Default: 1024.
+        ring: u32,
+        /// The log line of each call. Default: json.
+        log: LogChoice,
+    }
+}
+
+choices! {
+    /// A kind of provider.
+    KindChoice {
+        /// api.openai.com, or what stands in for it.
+        "openai" => Openai,
+        /// api.anthropic.com, or what stands in for it.
+        "anthropic" => Anthropic,
+        /// Whatever else speaks OpenAI's chat completions.
+        "openai-compatible" => OpenaiCompatible,
+    }
+
+    /// Which targets a client may name as `provider/model`.
+    Direct {
+        /// Those in routes and `[targets]`.
+        "named" => Named,
+        /// Those, and every model the embedded catalogue has for the provider.
+        "catalogue" => Catalogue,
+        /// None: only routes.
+        "off" => Off,
+    }
+
+    /// How equals are ordered.
+    RankingChoice {
+        /// As listed.
+        "order" => Order,
+        /// At random, in proportion to the weights.
+        "weight" => Weight,
+        /// Fastest recent first token first.
+        "latency" => Latency,
+        /// Lowest estimated cost first.
+        "cost" => Cost,
+    }
+
+    /// What a stream promises.
+    StreamChoice {
+        /// Nothing is shown before the whole reply has been validated.
+        "buffer" => Buffer,
+        /// The first tokens are held back.
+        "hold" => Hold,
+        /// Shown from the first output on; a later cut ends in a typed error event.
+        "fail" => Fail,
+    }
+
+    /// What happens to a refusal.
+    RefusalChoice {
+        /// It is the reply.
+        "deliver" => Deliver,
+        /// The next target is asked.
+        "reroute" => Reroute,
+    }
+
+    /// A kind of alert.
+    EventChoice {
+        /// A breaker opened, or closed again.
+        "breaker" => Breaker,
+        /// A key was rejected, or an account was denied a model.
+        "auth" => Auth,
+        /// An account ran out of money or of a long-term quota.
+        "quota" => Quota,
+    }
+
+    /// The log line of each call.
+    LogChoice {
+        /// One JSON object a line on standard error.
+        "json" => Json,
+        /// None.
+        "off" => Off,
+    }
+}
+
+/// A target of a route: a name, or a name and a weight.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum RouteTargetFile {
+    /// `provider/model`.
+    Name(String),
+    /// A target and its weight.
+    Weighted(WeightedFile),
+}
+
+impl FromToml for RouteTargetFile {
+    fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
+        if value.is_table() {
+            return WeightedFile::from_toml(value, place, log).map(RouteTargetFile::Weighted);
+        }
+        String::from_toml(value, place, log).map(RouteTargetFile::Name)
+    }
+}

@@ -1,0 +1,134 @@
+//! A reload: load again, compare, say what changes. The host watches the file and swaps; a bad file changes nothing.
+
+use super::{Config, ConfigErrors, Env};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// Watches one config file by its content: this survives replaced symlinks and bind mounts, where file events do not.
+#[derive(Debug)]
+pub struct Reloader {
+    path: PathBuf,
+    /// BLAKE3 of the bytes last judged, good or bad: a bad file is told once, not at every poll.
+    seen: Option<[u8; 32]>,
+}
+
+/// A good new config and what is different in it.
+#[derive(Debug)]
+pub struct Reload {
+    /// To be swapped in.
+    pub config: Config,
+    /// For the log.
+    pub changes: Changes,
+}
+
+impl Reloader {
+    /// Watches the file that `config` came from.
+    pub fn new(path: impl Into<PathBuf>, config: &Config) -> Self {
+        Reloader { path: path.into(), seen: config.hash }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file's bytes differ from those last judged. A file that cannot be read counts as unchanged: it may
+    /// be in the middle of being replaced.
+    pub fn is_changed(&self) -> bool {
+        super::read_file(&self.path).is_ok_and(|bytes| Some(*blake3::hash(&bytes).as_bytes()) != self.seen)
+    }
+
+    /// Loads again, changed or not (an environment variable may have changed), and compares with what is running.
+    ///
+    /// # Errors
+    /// Every problem of the new file; what is running goes on.
+    pub fn reload(&mut self, running: &Config, env: Env<'_>) -> Result<Reload, ConfigErrors> {
+        if let Ok(bytes) = super::read_file(&self.path) {
+            self.seen = Some(*blake3::hash(&bytes).as_bytes());
+        }
+        let mut config = Config::load(&self.path, env)?;
+        self.seen = config.hash;
+        let changes = Changes::between(running, &config);
+        // The listener stands: only a restart moves it. What runs must say what is true.
+        config.server.listen = running.server.listen;
+        config.server.tls.clone_from(&running.server.tls);
+        Ok(Reload { config, changes })
+    }
+}
+
+/// What is different between two configs, for people. Prints as `+2 targets (a/b, a/c); ~1 route (chat)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    lines: Vec<String>,
+    /// Settings that differ and take effect only after a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Changes {
+    /// Compares by what takes effect: a comment or the order of sections is no change.
+    pub fn between(old: &Config, new: &Config) -> Changes {
+        let mut lines = Vec::new();
+        let providers = |config: &Config| config.providers.iter().map(|p| (p.id.to_string(), p.clone())).collect();
+        compare("provider", &providers(old), &providers(new), &mut lines);
+        let targets = |config: &Config| config.targets.iter().map(|t| (t.id.to_string(), t.clone())).collect();
+        compare("target", &targets(old), &targets(new), &mut lines);
+        let routes = |config: &Config| config.routes.iter().map(|(id, r)| (id.to_string(), r.clone())).collect();
+        compare("route", &routes(old), &routes(new), &mut lines);
+        let sections = [
+            ("server", old.server != new.server),
+            ("health", old.health != new.health),
+            ("alerts", old.alerts != new.alerts),
+            ("telemetry", old.telemetry != new.telemetry),
+        ];
+        lines.extend(sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("~{name}")));
+        let direct = |config: &Config| config.direct.keys().cloned().collect::<Vec<_>>();
+        if direct(old).is_empty() != direct(new).is_empty() {
+            lines.push("~server.direct".to_owned());
+        }
+        let frozen = [
+            ("server.listen", old.server.listen != new.server.listen),
+            ("server.tls", old.server.tls != new.server.tls),
+            ("telemetry.file", old.telemetry.file != new.telemetry.file),
+        ];
+        let needs_restart = frozen.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
+        Changes { lines, needs_restart }
+    }
+
+    /// Whether nothing is different.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lines.as_slice() {
+            [] => f.write_str("nothing changed"),
+            lines => f.write_str(&lines.join("; ")),
+        }?;
+        match self.needs_restart.as_slice() {
+            [] => Ok(()),
+            names => write!(f, " (needs a restart: {})", names.join(", ")),
+        }
+    }
+}
+
+/// `Arc`s compare by content, so an untouched entry is equal whatever load it came from.
+fn compare<T: PartialEq>(noun: &str, old: &BTreeMap<String, T>, new: &BTreeMap<String, T>, lines: &mut Vec<String>) {
+    let added: Vec<&str> = new.keys().filter(|key| !old.contains_key(*key)).map(String::as_str).collect();
+    let removed: Vec<&str> = old.keys().filter(|key| !new.contains_key(*key)).map(String::as_str).collect();
+    let differs = |(key, value): &(&String, &T)| old.get(*key).is_some_and(|old| old != *value);
+    let changed: Vec<&str> = new.iter().filter(differs).map(|(key, _)| key.as_str()).collect();
+    for (sign, names) in [('+', added), ('-', removed), ('~', changed)] {
+        const SHOWN: usize = 8;
+        let plural = if names.len() == 1 { "" } else { "s" };
+        let more = if names.len() > SHOWN { ", ..." } else { "" };
+        let shown = names[..names.len().min(SHOWN)].join(", ");
+        if !names.is_empty() {
+            lines.push(format!("{sign}{} {noun}{plural} ({shown}{more})", names.len()));
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What the config reader says of broken files, and what it makes of good ones.
+
+use outlast::config::{AlertEvent, Config, ConfigErrors};
+use outlast_model::{
+    Price,
+    policy::{Ability, Capabilities, StreamContract},
+};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The environment of these tests.
+fn env(name: &str) -> Option<String> {
+    let value = match name {
+        "OPENAI_API_KEY" => "sk-openai-0123456789abcdef",
+        "ANTHROPIC_API_KEY" => "sk-ant-0123456789abcdef",
+        "TEAM_KEY" => "team-key-0123456789abcdef",
+        "OUTLAST_ADMIN_TOKEN" => "admin-0123456789abcdef",
+        "ALERT_WEBHOOK" => "https://hooks.example.com/T0/B0",
+        "ALERT_SECRET" => "alert-0123456789abcdef",
+        "BAD_KEY" => "key\nwith a line break",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn load(text: &str) -> Result<Config, ConfigErrors> {
+    Config::from_text(text, "outlast.toml", Path::new("/etc/outlast"), &env)
+}
+
+fn good(text: &str) -> Config {
+    load(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|found| found == extension));
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+/// `UPDATE=1 cargo test -p outlast --test config` writes what is said today; read the difference before committing it.
+#[test]
+fn every_broken_file_is_told_all_its_errors_with_line_and_remedy() {
+    for path in files("tests/broken", "toml") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let errors = match load(&text) {
+            Ok(_) => panic!("{} was accepted", path.display()),
+            Err(errors) => format!("{errors}\n"),
+        };
+        let expected = path.with_extension("errors");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&expected, &errors).unwrap();
+        }
+        let expected = std::fs::read_to_string(&expected).unwrap_or_default();
+        assert_eq!(errors, expected, "{}", path.display());
+        for name in ["OPENAI_API_KEY", "TEAM_KEY", "BAD_KEY", "ALERT_SECRET"] {
+            assert!(!errors.contains(&env(name).unwrap()), "an error shows {name}");
+        }
+    }
+}
+
+#[test]
+fn settings_arrive_with_their_defaults_around_them() {
+    let config = good(
+        r#"
+        [server]
+        listen = "0.0.0.0:9000"
+        keys = ["${TEAM_KEY}", "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"]
+        admin_token = "${OUTLAST_ADMIN_TOKEN}"
+        max_body = "10MB"
+        max_in_flight = 100
+        tls = { cert = "tls/cert.pem", key = "/abs/key.pem" }
+        [providers.openai]
+        kind = "openai"
+        api_keys = ["${OPENAI_API_KEY}", "${TEAM_KEY}"]
+        headers = { "OpenAI-Organization" = "org-1" }
+        timeouts = { total = "30s", idle = "5s" }
+        [providers.gpu1]
+        kind = "openai-compatible"
+        base_url = "http://gpu1:8000/v1/"
+        region = "eu"
+        probes = false
+        [targets."gpu1/llama-3-8b"]
+        capabilities = { tools = true, images = false }
+        context_window = 8192
+        price = { input = 0.1, output = 0.2 }
+        timeouts = { first_token = "2s" }
+        [targets."openai/gpt-5.2"]
+        probes = false
+        [routes.chat]
+        targets = [{ target = "openai/gpt-5.2", weight = 3 }, "gpu1/llama-3-8b"]
+        ranking = "weight"
+        tier = "critical"
+        [health]
+        open_base = "400s"
+        [alerts]
+        webhook = "${ALERT_WEBHOOK}"
+        secret = "${ALERT_SECRET}"
+        events = ["quota", "auth"]
+        [telemetry]
+        file = "outlast.db"
+        "#,
+    );
+    assert_eq!(config.server.listen.to_string(), "0.0.0.0:9000");
+    assert!(config.server.admits(env("TEAM_KEY").as_deref()) && config.server.admits(Some("")));
+    assert!(!config.server.admits(None) && !config.server.admits(Some("other")));
+    assert_eq!(config.server.tls.as_ref().unwrap().cert, Path::new("/etc/outlast/tls/cert.pem"));
+    assert_eq!(config.server.tls.as_ref().unwrap().key, Path::new("/abs/key.pem"));
+    assert_eq!((config.server.max_body_bytes, config.health.max_in_flight), (10_000_000, 100));
+    assert_eq!(config.health.open_cap, config.health.open_base, "the default cap is never below the base");
+    assert_eq!(config.telemetry.file.as_deref(), Some(Path::new("/etc/outlast/outlast.db")));
+    assert_eq!(config.alerts.events, [AlertEvent::Auth, AlertEvent::Quota]);
+
+    let openai = config.provider("openai").unwrap();
+    assert_eq!(openai.base_url.join("/chat/completions"), "https://api.openai.com/v1/chat/completions");
+    assert_eq!(openai.key(1).unwrap().expose(), env("TEAM_KEY").unwrap());
+    let gpt = config.target("openai/gpt-5.2").unwrap();
+    assert_eq!((gpt.keys, gpt.probes, gpt.timeouts.total), (2, false, Duration::from_secs(30)));
+    assert_eq!(gpt.timeouts.header, Duration::from_secs(30), "an inherited deadline is clipped to the total");
+    assert_eq!(gpt.capabilities.json_schema, Ability::Yes);
+    assert!(gpt.price.is_some() && gpt.context_window.is_some());
+
+    let llama = config.target("gpu1/llama-3-8b").unwrap();
+    assert_eq!((llama.keys, llama.probes, llama.region.as_deref()), (1, false, Some("eu")));
+    assert_eq!(llama.price, Some(Price::per_million(0.1, 0.2, None, None)));
+    assert_eq!(llama.capabilities, Capabilities { tools: Ability::Yes, images: Ability::No, ..Default::default() });
+    assert_eq!(llama.timeouts.first_token, Duration::from_secs(2));
+
+    let chat = config.route("chat").unwrap();
+    assert_eq!(chat.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), [3, 1]);
+    assert_eq!(chat.contract.stream, StreamContract::CRITICAL, "hold is on in the critical tier");
+}
+
+#[test]
+fn a_target_works_as_a_route_of_one_and_an_unknown_name_is_no_route() {
+    let config = good(
+        r#"
+        [providers.openai]
+        kind = "openai"
+        api_key = "${OPENAI_API_KEY}"
+        [providers.azure]
+        kind = "openai-compatible"
+        base_url = "https://me.openai.azure.com/openai/v1"
+        api_key = "${TEAM_KEY}"
+        [routes.chat]
+        targets = ["openai/gpt-5.2", "azure/gpt-5.2", "openai/gpt-5-mini"]
+        "#,
+    );
+    for (name, served_by) in [
+        ("chat", Some("openai/gpt-5.2")),
+        ("azure/gpt-5.2", Some("azure/gpt-5.2")),
+        ("gpt-5-mini", Some("openai/gpt-5-mini")),
+        ("gpt-5.2", None),
+        ("openai/gpt-4o", None),
+        ("", None),
+    ] {
+        let first = config.route(name).map(|route| route.targets[0].target.as_str());
+        assert_eq!(first, served_by, "{name}");
+    }
+}
+
+#[test]
+fn direct_may_open_the_catalogue_without_probing_it_or_be_shut() {
+    let text = |direct: &str| {
+        format!(
+            "[server]\ndirect = \"{direct}\"\n[providers.openai]\nkind = \"openai\"\napi_key = \"${{OPENAI_API_KEY}}\"\n\
+             [routes.chat]\ntargets = [\"openai/gpt-5.2\"]\n"
+        )
+    };
+    let open = good(&text("catalogue"));
+    assert!(open.route("openai/gpt-4o").is_some() && open.route("gpt-4o-mini").is_some());
+    assert!(!open.target("openai/gpt-4o").unwrap().probes && open.target("openai/gpt-5.2").unwrap().probes);
+    let shut = good(&text("off"));
+    assert!(shut.route("openai/gpt-5.2").is_none() && shut.route("chat").is_some());
+}
+
+#[test]
+fn a_provider_that_nothing_reaches_is_an_error() {
+    let errors =
+        load("[providers.lonely]\nkind = \"openai-compatible\"\nbase_url = \"http://gpu1:8000/v1\"\n").unwrap_err();
+    let text = errors.to_string();
+    assert!(text.starts_with("outlast.toml:1 providers.lonely: nothing can reach this provider"), "{text}");
+}
+
+#[test]
+fn what_works_but_is_probably_not_meant_is_a_warning() {
+    let config = good(
+        r#"
+        [providers.openai]
+        kind = "openai"
+        api_key = "sk-a-key-in-the-file-itself"
+        [providers.far]
+        kind = "openai-compatible"
+        base_url = "http://far.example.com/v1"
+        api_key = "${TEAM_KEY}"
+        [routes.chat]
+        targets = ["openai/gpt-5.22", "far/model"]
+        ranking = "cost"
+        "#,
+    );
+    let warnings = config.warnings.join("\n");
+    for part in
+        ["seen by whoever sees the file", "clear text", "did you mean \"gpt-5.2\"", "the price of far/model is unknown"]
+    {
+        assert!(warnings.contains(part), "{part}: {warnings}");
+    }
+    assert!(!warnings.contains("sk-a-key"), "{warnings}");
+    assert!(!format!("{config:?}").contains("sk-a-key"), "Debug shows a key");
+}
+
+#[test]
+fn the_environment_alone_makes_a_gateway() {
+    let only = |names: &'static [(&'static str, &'static str)]| {
+        move |name: &str| names.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    };
+    let none = Config::from_env(&only(&[])).unwrap_err().to_string();
+    assert!(none.starts_with("environment: there is no config file") && none.contains("OPENAI_API_KEY"), "{none}");
+    let no_model = Config::from_env(&only(&[("OLLAMA_HOST", "localhost")])).unwrap_err().to_string();
+    assert!(no_model.contains("Set OLLAMA_MODEL"), "{no_model}");
+
+    let two = only(&[
+        ("OPENAI_API_KEY", "sk-0123456789abcdef"),
+        ("ANTHROPIC_API_KEY", "sk-ant-0123456789"),
+        ("OLLAMA_HOST", "0.0.0.0"),
+        ("OLLAMA_MODEL", "llama3.2:3b"),
+        ("GROQ_API_KEY", " "),
+    ]);
+    let config = Config::from_env(&two).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.warnings, [], "what Outlast writes itself needs no warning");
+    let targets = |route: &str| -> Vec<String> {
+        config.route(route).unwrap().targets.iter().map(|target| target.target.to_string()).collect()
+    };
+    assert_eq!(targets("default"), ["openai/gpt-6.1-terra", "anthropic/claude-sonnet-5-5", "ollama/llama3.2:3b"]);
+    assert_eq!(targets("fast")[0], "openai/gpt-6-luna");
+    assert_eq!(targets("gpt-4o"), ["openai/gpt-4o"]);
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+
+    let every_vendor = |name: &str| name.ends_with("_API_KEY").then(|| format!("key-of-{name}-0123456789"));
+    let config = Config::from_env(&every_vendor).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.providers.len(), 9);
+    assert!(config.targets.len() < 1200, "{} targets", config.targets.len());
+    assert!(!config.server.keys.is_empty(), "OUTLAST_API_KEY closes the gateway");
+}
+
+#[test]
+fn listening_beyond_loopback_from_the_environment_needs_a_key() {
+    let env = |name: &str| match name {
+        "OPENAI_API_KEY" => Some("sk-0123456789abcdef".to_owned()),
+        "OUTLAST_LISTEN" => Some("0.0.0.0:8080".to_owned()),
+        _ => None,
+    };
+    let error = Config::from_env(&env).unwrap_err().to_string();
+    assert!(error.contains("callers need no key"), "{error}");
+}
