@@ -8,7 +8,7 @@ mod plan;
 mod text;
 
 pub use plan::FaultPlan;
-pub use text::ParseFaultError;
+pub use text::{ParseFaultError, parse_time};
 
 use Bites as B;
 use outlast_model::{

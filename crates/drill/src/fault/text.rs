@@ -278,8 +278,8 @@ impl<'a> Args<'a> {
     }
 }
 
-/// `250ms`, `3s`, `1.5s`, `2m`, `1h`; a bare number is seconds.
-fn parse_time(text: &str) -> Option<Duration> {
+/// Reads `250ms`, `3s`, `1.5s`, `2m`, `1h`; a bare number is seconds. To the microsecond; `None` for anything else.
+pub fn parse_time(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
     let unit_micros: u64 = match unit {
         "us" => 1,
