@@ -4,5 +4,6 @@ pub mod alerts;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod fake;
 pub mod gateway;
 pub mod telemetry;

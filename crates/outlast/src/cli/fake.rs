@@ -97,7 +97,13 @@ async fn serve(args: FakeArgs) -> Exit {
         eprintln!("--fault: {error}");
         return Exit::Usage;
     }
-    println!("{} listens on {} (OpenAI base URL {}/v1, Anthropic base URL {})", args.name, fake.addr(), fake.url(), fake.url());
+    println!(
+        "{} listens on {} (OpenAI base URL {}/v1, Anthropic base URL {})",
+        args.name,
+        fake.addr(),
+        fake.url(),
+        fake.url()
+    );
     // Without the signal there is no other way to end it than to kill it, which works as well.
     let _ = tokio::signal::ctrl_c().await;
     fake.shutdown().await;

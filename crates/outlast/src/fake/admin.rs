@@ -28,12 +28,10 @@ pub(super) async fn serve(shared: &Arc<Shared>, request: Request<Incoming>) -> R
     let query = request.uri().query().unwrap_or_default().to_owned();
     let done = match (method, path.as_str()) {
         (Method::POST, "/fake/faults") => set_fault(shared, request).await,
-        (Method::DELETE, "/fake/faults") => {
-            match query.split('&').find_map(|pair| pair.strip_prefix("model=")) {
-                Some(glob) => shared.set_fault(&percent_decoded(glob), None).map(|()| faults(shared)),
-                None => shared.heal().map(|()| faults(shared)),
-            }
-        }
+        (Method::DELETE, "/fake/faults") => match query.split('&').find_map(|pair| pair.strip_prefix("model=")) {
+            Some(glob) => shared.set_fault(&percent_decoded(glob), None).map(|()| faults(shared)),
+            None => shared.heal().map(|()| faults(shared)),
+        },
         (Method::GET, "/fake/faults") => Ok(faults(shared)),
         (Method::GET, "/fake/log") => Ok(json!({"calls": shared.log().entries()})),
         (Method::GET, "/fake/stats") => Ok(json!(shared.log().stats)),

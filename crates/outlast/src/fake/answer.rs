@@ -54,8 +54,11 @@ impl Answer {
     /// The answer of the fake called `name`, bent by `fault` where the fault is one of content.
     pub(super) fn of(asked: &Asked, name: &str, chunks: Option<u32>, fault: Option<&Fault>) -> Answer {
         let content = content(asked, name, chunks, fault);
-        let reasoning: Vec<Piece> =
-            if asked.model.name.contains("reason") { words("The question is short, so the answer can be.") } else { Vec::new() };
+        let reasoning: Vec<Piece> = if asked.model.name.contains("reason") {
+            words("The question is short, so the answer can be.")
+        } else {
+            Vec::new()
+        };
         let finish = match &content {
             Content::Tools(_) => Finish::ToolCalls,
             Content::Refusal(_) => Finish::Refusal,

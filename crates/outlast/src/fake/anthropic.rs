@@ -87,7 +87,8 @@ impl Reply<'_> {
             Content::Tools(calls) => {
                 for (at, call) in calls.iter().enumerate() {
                     let input = input(&call.arguments.concat(), answer.finish);
-                    content.push(json!({"type": "tool_use", "id": self.call_id(at), "name": call.name, "input": input}));
+                    content
+                        .push(json!({"type": "tool_use", "id": self.call_id(at), "name": call.name, "input": input}));
                 }
             }
             Content::Refusal(_) | Content::Nothing => {}

@@ -8,7 +8,6 @@ use serde_json::{Value, value::RawValue};
 /// A request, as far as the fake cares.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) dialect: Dialect,
     /// The model's name and what its suffixes wish for.
     pub(super) model: Directives,
     pub(super) stream: bool,
@@ -83,8 +82,9 @@ impl Asked {
     /// # Errors
     /// What a real provider answers with a 400.
     pub(super) fn read(dialect: Dialect, body: &[u8]) -> Result<Asked, Mistake> {
-        let parsed: Body<'_> = serde_json::from_slice(body)
-            .map_err(|error| Mistake::new(format!("We could not parse the JSON body of your request. ({error})"), None))?;
+        let parsed: Body<'_> = serde_json::from_slice(body).map_err(|error| {
+            Mistake::new(format!("We could not parse the JSON body of your request. ({error})"), None)
+        })?;
         let Some(model) = parsed.model.filter(|model| !model.is_empty()) else {
             return Err(Mistake::new("you must provide a model parameter", Some("model")));
         };
@@ -98,9 +98,9 @@ impl Asked {
         let messages = Conversation::read(&messages)?;
         messages.check(dialect)?;
         let model = Directives::read(&model).map_err(|error| Mistake::new(error.to_string(), Some("model")))?;
-        let anthropic_parallel = parsed.tool_choice.as_ref().and_then(|choice| choice["disable_parallel_tool_use"].as_bool());
+        let anthropic_parallel =
+            parsed.tool_choice.as_ref().and_then(|choice| choice["disable_parallel_tool_use"].as_bool());
         Ok(Asked {
-            dialect,
             model,
             stream: parsed.stream.unwrap_or(false),
             include_usage: parsed.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
@@ -197,7 +197,8 @@ impl Conversation {
             }
             let answers = !results.is_empty() && (dialect == Dialect::OpenaiChat || open.is_empty());
             if !open.is_empty() && !answers {
-                let message = format!("tool calls must be followed by their results; these have none: {}", open.join(", "));
+                let message =
+                    format!("tool calls must be followed by their results; these have none: {}", open.join(", "));
                 return Err(Mistake::new(message, Some("messages")));
             }
             if is_assistant {
@@ -220,7 +221,8 @@ impl Conversation {
 fn stray_result(dialect: Dialect, id: &Value) -> Mistake {
     let message = match dialect {
         Dialect::OpenaiChat => {
-            "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'.".to_owned()
+            "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+                .to_owned()
         }
         Dialect::Anthropic => format!(
             "messages: unexpected `tool_use_id` found in `tool_result` blocks: {}. Each `tool_result` block must have a corresponding `tool_use` block in the previous message.",
@@ -232,7 +234,13 @@ fn stray_result(dialect: Dialect, id: &Value) -> Mistake {
 
 /// The `id` fields of a message's content blocks of one kind.
 fn ids<'a>(message: &'a Value, kind: &str, id: &str) -> Vec<&'a Value> {
-    message["content"].as_array().into_iter().flatten().filter(|block| block["type"] == kind).map(|block| &block[id]).collect()
+    message["content"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|block| block["type"] == kind)
+        .map(|block| &block[id])
+        .collect()
 }
 
 /// All text in a content: a string, or text blocks, also those inside tool results.

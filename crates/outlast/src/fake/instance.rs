@@ -48,7 +48,8 @@ fn build(schema: &Value, root: &Value, depth: usize) -> Value {
 fn kind(schema: &Value) -> &str {
     let named = schema["type"].as_str().or_else(|| schema["type"].as_array()?.first()?.as_str());
     let implied = [("items", "array"), ("minLength", "string"), ("minimum", "number")];
-    named.unwrap_or_else(|| implied.iter().find(|(key, _)| schema.get(key).is_some()).map_or("object", |(_, kind)| kind))
+    named
+        .unwrap_or_else(|| implied.iter().find(|(key, _)| schema.get(key).is_some()).map_or("object", |(_, kind)| kind))
 }
 
 fn object(schema: &Value, root: &Value, depth: usize) -> Value {
@@ -65,7 +66,9 @@ fn all_of(schema: &Value, parts: &[Value], root: &Value, depth: usize) -> Value 
     for part in parts {
         match build(part, root, depth + 1) {
             Value::Object(fields) => whole.extend(fields),
-            plain @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => return plain,
+            plain @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                return plain;
+            }
         }
     }
     Value::Object(whole)

@@ -219,7 +219,9 @@ impl Shared {
         match plan {
             Some(plan) if plan.fault == Fault::RefuseConnections => {
                 if glob != "*" || plan.share < 1.0 || plan.first.is_some() {
-                    return Err("refuse-connections is for all models, every time: use model `*`, and from and until".into());
+                    return Err(
+                        "refuse-connections is for all models, every time: use model `*`, and from and until".into()
+                    );
                 }
                 let now = self.clock.mono();
                 let until = plan.until.map_or(Mono::FAR, |until| now + until);

@@ -45,7 +45,10 @@ impl Reply<'_> {
                     });
                     for piece in &call.arguments {
                         self.chunk(&mut frames, Part::ToolOutput, None, None, |out| {
-                            push_json(out, &json!({"tool_calls": [{"index": index, "function": {"arguments": piece}}]}));
+                            push_json(
+                                out,
+                                &json!({"tool_calls": [{"index": index, "function": {"arguments": piece}}]}),
+                            );
                         });
                     }
                 }
@@ -88,8 +91,7 @@ impl Reply<'_> {
             }
         }
         let mut reply = self.head("chat.completion");
-        reply["choices"] =
-            json!([{"index": 0, "message": message, "logprobs": null, "finish_reason": answer.finish.map(finish_name)}]);
+        reply["choices"] = json!([{"index": 0, "message": message, "logprobs": null, "finish_reason": answer.finish.map(finish_name)}]);
         reply["usage"] = usage(answer);
         let mut body = Vec::with_capacity(1024);
         push_json(&mut body, &reply);
@@ -282,4 +284,5 @@ pub(super) fn error_frame(problem: &Problem, model: &str) -> Vec<u8> {
 }
 
 /// A chunk that is cut off inside its JSON, but framed as an event.
-pub(super) const MALFORMED: &[u8] = b"data: {\"id\":\"chatcmpl-broken\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hal\n\n";
+pub(super) const MALFORMED: &[u8] =
+    b"data: {\"id\":\"chatcmpl-broken\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hal\n\n";

@@ -56,7 +56,8 @@ struct Break {
 impl Break {
     /// `tool_outputs`: how many outputs of the reply are parts of tool calls.
     fn of(fault: &Fault, outputs: u32, tool_outputs: u32, raw: Raw<'_>) -> Option<Break> {
-        let stop = |after: u32, step: Option<Step>| Some(Break { after, steps: step.into_iter().collect(), stop: true });
+        let stop =
+            |after: u32, step: Option<Step>| Some(Break { after, steps: step.into_iter().collect(), stop: true });
         match fault {
             Fault::Cut { at, how } => {
                 let inside = if tool_outputs > 0 { outputs - tool_outputs + tool_outputs / 2 } else { outputs / 2 };
@@ -112,7 +113,11 @@ impl Break {
     fn is_at_the_head(fault: Option<&Fault>) -> bool {
         matches!(
             fault,
-            Some(Fault::Hang(Position::AfterHeaders) | Fault::Reset(Position::AfterHeaders) | Fault::Empty { body: true })
+            Some(
+                Fault::Hang(Position::AfterHeaders)
+                    | Fault::Reset(Position::AfterHeaders)
+                    | Fault::Empty { body: true }
+            )
         )
     }
 }
@@ -159,7 +164,13 @@ pub(super) fn streamed(frames: Frames, fault: Option<&Fault>, pace: Pace, raw: R
 }
 
 /// The script of a whole reply taken as `parts` equal parts, and the length its head promises.
-pub(super) fn whole(body: Bytes, parts: u32, fault: Option<&Fault>, pace: Pace, raw: Raw<'_>) -> (VecDeque<Step>, Option<u64>) {
+pub(super) fn whole(
+    body: Bytes,
+    parts: u32,
+    fault: Option<&Fault>,
+    pace: Pace,
+    raw: Raw<'_>,
+) -> (VecDeque<Step>, Option<u64>) {
     let mut steps = VecDeque::new();
     if !pace.first.is_zero() {
         steps.push_back(Step::Wait(pace.first));
@@ -178,7 +189,8 @@ pub(super) fn whole(body: Bytes, parts: u32, fault: Option<&Fault>, pace: Pace, 
         steps.push_back(Step::Send(body));
         return (steps, Some(length));
     };
-    let at = body.len() * usize::try_from(broken.after.min(parts)).unwrap_or(0) / usize::try_from(parts).unwrap_or(1).max(1);
+    let at =
+        body.len() * usize::try_from(broken.after.min(parts)).unwrap_or(0) / usize::try_from(parts).unwrap_or(1).max(1);
     let at = at.min(body.len().saturating_sub(1));
     let (head, tail) = (body.slice(..at), body.slice(at..));
     if !head.is_empty() {
@@ -234,7 +246,9 @@ impl Play {
 
     /// Plays a script on a connection, noting in the call's log entry how it ended.
     pub(super) fn script(steps: VecDeque<Step>, length: Option<u64>, line: Arc<Line>, call: OpenCall) -> Self {
-        Play { steps, length, sleep: None, flushed: true, line: Some(line), call: Some(call) }
+        // A break right after the head must not take the head with it.
+        let flushed = !matches!(steps.front(), Some(Step::Reset | Step::Close));
+        Play { steps, length, sleep: None, flushed, line: Some(line), call: Some(call) }
     }
 
     /// Notes in `call` how it ended.

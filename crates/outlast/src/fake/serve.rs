@@ -1,8 +1,9 @@
 //! One request: read it, choose its fault, answer it or break.
 
 use super::{
-    Shared, admin, anthropic,
+    Shared, admin,
     answer::{Answer, Content},
+    anthropic,
     asked::Asked,
     choose::Wish,
     log::{Ending, OpenCall, Seen},
@@ -88,7 +89,13 @@ struct Begun {
     in_flight: u64,
 }
 
-fn begin(shared: &Arc<Shared>, dialect: Dialect, head: &http::request::Parts, body: &Bytes, asked: Option<&Asked>) -> Begun {
+fn begin(
+    shared: &Arc<Shared>,
+    dialect: Dialect,
+    head: &http::request::Parts,
+    body: &Bytes,
+    asked: Option<&Asked>,
+) -> Begun {
     let mut log = shared.log();
     let id = shared.next_id();
     let stream = asked.is_some_and(|asked| asked.stream);
@@ -348,14 +355,14 @@ async fn count_tokens(request: Request<Incoming>) -> Response<Play> {
 fn models(shared: &Shared, headers: &HeaderMap) -> Response<Play> {
     let names = &shared.config.models;
     let body = if headers.contains_key("anthropic-version") {
-        let data = names.iter().map(|name| {
-            json!({"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"})
-        });
+        let data = names.iter().map(
+            |name| json!({"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"}),
+        );
         json!({"data": data.collect::<Vec<_>>(), "has_more": false, "first_id": names.first(), "last_id": names.last()})
     } else {
-        let data = names.iter().map(|name| {
-            json!({"id": name, "object": "model", "created": 1_767_225_600, "owned_by": shared.config.name})
-        });
+        let data = names.iter().map(
+            |name| json!({"id": name, "object": "model", "created": 1_767_225_600, "owned_by": shared.config.name}),
+        );
         json!({"object": "list", "data": data.collect::<Vec<_>>()})
     };
     plain(200, HeaderMap::new(), Play::bytes(body.to_string()))
