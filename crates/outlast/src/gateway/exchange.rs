@@ -234,6 +234,8 @@ impl Exchange {
         }
         let whole = std::mem::take(read).finish();
         Some(match reply::read(self.target.spec.dialect, &self.inbound, whole) {
+            // Plain JSON for a client that asked for a stream: only an error would have been acceptable.
+            Ok(_) if self.inbound.stream() => self.fail(FailureReport::of(Failure::MalformedReply)),
             Ok(reply) => {
                 let finish = reply.finish;
                 self.reply = Some(reply);

@@ -20,6 +20,12 @@ pub(super) const HELD_MAX: u64 = 512 << 20;
 /// The longest a body may take as a whole, however steadily it drips.
 const BODY_TOTAL_MAX: Duration = Duration::from_secs(120);
 
+/// What is read and thrown away of a refused body, so that the client reads its error instead of a reset: most clients
+/// look for an answer only after they have sent everything.
+const DISCARDED_MAX: u64 = 64 << 20;
+/// How long that may take.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why a body was not read.
 #[derive(Debug)]
 pub(super) enum Unread {
@@ -63,23 +69,49 @@ pub(super) async fn read(
     let limit = server.max_body_bytes;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
+        discard(body).await;
         return Err(Unread::TooLarge { limit });
     }
     let mut held = Held { shared: shared.clone(), bytes: 0 };
-    let collecting = collect(body, announced, server, &mut held);
-    let bytes = tokio::time::timeout(BODY_TOTAL_MAX, collecting).await.unwrap_or(Err(Unread::TooSlow))?;
-    Ok((bytes, held))
+    let mut body = body;
+    let collecting = collect(&mut body, announced, server, &mut held);
+    match tokio::time::timeout(BODY_TOTAL_MAX, collecting).await.unwrap_or(Err(Unread::TooSlow)) {
+        Ok(bytes) => Ok((bytes, held)),
+        Err(unread) => {
+            drop(held);
+            match unread {
+                Unread::TooLarge { .. } | Unread::NoRoom => discard(body).await,
+                Unread::TooSlow | Unread::Broken => {}
+            }
+            Err(unread)
+        }
+    }
+}
+
+/// Reads a body that nobody wants, within bounds.
+pub(super) async fn discard(mut body: Incoming) {
+    let reading = async {
+        let mut read = 0;
+        while let Ok(Some(frame)) = next(&mut body, DISCARD_PATIENCE).await {
+            read += frame.len() as u64;
+            if read > DISCARDED_MAX {
+                return;
+            }
+        }
+    };
+    // Past the bounds the connection is closed on a client that is still sending.
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, reading).await;
 }
 
 async fn collect(
-    mut body: Incoming,
+    body: &mut Incoming,
     announced: Option<u64>,
     server: &Server,
     held: &mut Held,
 ) -> Result<Bytes, Unread> {
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
-    while let Some(frame) = next(&mut body, server.body_timeout).await? {
+    while let Some(frame) = next(body, server.body_timeout).await? {
         held.more(frame.len() as u64)?;
         if held.bytes > server.max_body_bytes {
             return Err(Unread::TooLarge { limit: server.max_body_bytes });

@@ -106,7 +106,13 @@ async fn call(
     }
     let live = shared.live();
     let (head, body) = request.into_parts();
-    let caller = caller(&live, &head.headers)?;
+    let caller = match caller(&live, &head.headers) {
+        Ok(caller) => caller,
+        Err(denial) => {
+            intake::discard(body).await;
+            return Err(denial);
+        }
+    };
     let (body, held) = intake::read(shared, &live.config.server, &head.headers, body).await.map_err(unread)?;
     let inbound = Inbound::parse(dialect, body)
         .map_err(|error| Denial { param: error.param, ..Denial::new(Refused::BadRequest, error.message) })?;
