@@ -29,9 +29,14 @@ impl fmt::Debug for SecretKey {
 pub struct KeyHash(pub [u8; 32]);
 
 impl KeyHash {
-    /// Hashes a presented key. Comparing hashes leaks nothing useful about the key, so `==` is enough.
+    /// Hashes a presented key. Compare it with [`KeyHash::same`].
     pub fn of(key: &str) -> Self {
         KeyHash(*blake3::hash(key.as_bytes()).as_bytes())
+    }
+
+    /// Whether both are of the same key, in a time that does not depend on where they differ.
+    pub fn same(&self, other: &KeyHash) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 
     /// Reads 64 hexadecimal digits.

@@ -109,7 +109,7 @@ fn operator(live: &Live, headers: &HeaderMap) -> Result<(), Denial> {
         return Err(Denial::new(Refused::Forbidden, message));
     };
     match presented_key(headers) {
-        Some(presented) if KeyHash::of(presented) == *token => Ok(()),
+        Some(presented) if KeyHash::of(presented).same(token) => Ok(()),
         Some(_) | None => {
             let message = "This endpoint needs the admin token, as `Authorization: Bearer TOKEN`.";
             Err(Denial::new(Refused::Unauthorized, message))
