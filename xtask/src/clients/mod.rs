@@ -3,16 +3,18 @@
 //!
 //! Packages are installed once into a folder under the target folder, keyed by what pins them.
 
+mod world;
+
 use crate::{
-    process::{Running, free_address, target_dir, workspace_root},
+    process::{target_dir, workspace_root},
     test::installed,
 };
 use std::{
     fmt, fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+use world::World;
 
 /// A suite: one language's packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,64 +101,6 @@ pub(crate) fn run_all(outlast: &Path, suites: &[Suite]) -> Result<Tally, String>
         tally.failed += one.failed;
     }
     Ok(tally)
-}
-
-/// The processes one suite talks to.
-struct World {
-    openai: SocketAddr,
-    anthropic: SocketAddr,
-    gateway: SocketAddr,
-    _processes: [Running; 3],
-}
-
-/// The caller's key that the gateway asks for.
-const CALLER_KEY: &str = "sk-outlast-suite-caller-key-00000000001";
-/// What the admin endpoints ask for.
-const ADMIN_TOKEN: &str = "outlast-suite-admin-token-000000000001";
-
-impl World {
-    fn start(outlast: &Path, folder: &Path) -> Result<Self, String> {
-        let fake = |name: &str| {
-            let address = free_address()?;
-            let mut command = Command::new(outlast);
-            command.args(["fake", "--listen", &address.to_string()]);
-            let mut process = Running::start(name, &mut command, &folder.join(format!("{name}.log")))?;
-            process.wait_ready(address, "/fake/log")?;
-            Ok::<_, String>((address, process))
-        };
-        let (openai, openai_process) = fake("openai-vendor")?;
-        let (anthropic, anthropic_process) = fake("anthropic-vendor")?;
-        let gateway = free_address()?;
-        let config = folder.join("outlast.toml");
-        let template = workspace_root().join("tests/clients/outlast.toml");
-        fs::copy(&template, &config).map_err(|error| format!("{}: {error}", template.display()))?;
-        let mut command = Command::new(outlast);
-        command.args(["serve", "--listen", &gateway.to_string(), "--config"]).arg(&config);
-        command.env("OPENAI_VENDOR_URL", format!("http://{openai}/v1"));
-        command.env("ANTHROPIC_VENDOR_URL", format!("http://{anthropic}"));
-        command.env("SUITE_CALLER_KEY", CALLER_KEY).env("SUITE_ADMIN_TOKEN", ADMIN_TOKEN);
-        let mut process = Running::start("gateway", &mut command, &folder.join("gateway.log"))?;
-        process.wait_ready(gateway, "/readyz")?;
-        Ok(Self { openai, anthropic, gateway, _processes: [openai_process, anthropic_process, process] })
-    }
-
-    fn tell(&self, command: &mut Command) {
-        command
-            .env("OUTLAST_URL", format!("http://{}", self.gateway))
-            .env("OUTLAST_KEY", CALLER_KEY)
-            .env("OUTLAST_ADMIN_TOKEN", ADMIN_TOKEN)
-            .env("OPENAI_VENDOR_URL", format!("http://{}", self.openai))
-            .env("ANTHROPIC_VENDOR_URL", format!("http://{}", self.anthropic));
-        // A proxy or a real account of the developer's must not leak into the tests.
-        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"] {
-            command.env_remove(name);
-        }
-        for name in
-            ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"]
-        {
-            command.env_remove(name);
-        }
-    }
 }
 
 /// A suite that can run: its folder under the target folder.

@@ -1,0 +1,151 @@
+//! The processes one suite talks to, and the gateway's config: two healthy routes, and for every
+//! fault a route of its own, so that one test's broken target never trips another's breaker.
+
+use crate::process::{Running, free_address};
+use std::{fmt::Write, fs, net::SocketAddr, path::Path, process::Command};
+
+/// The caller's key that the gateway asks for.
+const CALLER_KEY: &str = "sk-outlast-suite-caller-key-00000000001";
+
+/// Both vendors: the name of the provider, its healthy model and its base URL's path.
+const VENDORS: [Vendor; 2] = [
+    Vendor { name: "openai", model: "gpt-5.2", path: "/v1", variable: "OPENAI_VENDOR_URL" },
+    Vendor { name: "anthropic", model: "claude-sonnet-5", path: "", variable: "ANTHROPIC_VENDOR_URL" },
+];
+
+/// A fake vendor. Its name is also its provider's, its kind and its dialect's.
+struct Vendor {
+    name: &'static str,
+    model: &'static str,
+    path: &'static str,
+    variable: &'static str,
+}
+
+/// Faults by the name that tests use, as `docs/faults.md` writes them. `{client}-{vendor}-{name}`
+/// is a route of that target alone, `...-then-good` one with a healthy target behind it.
+const FAULTS: &[(&str, &str)] = &[
+    ("503", "503"),
+    ("429", "429:retry-after=30s"),
+    ("auth", "auth"),
+    ("context", "context-exceeded"),
+    ("hang", "hang"),
+    ("hang-client", "hang"),
+    ("reset", "reset:before-headers"),
+    ("empty", "empty"),
+    ("malformed", "malformed-chunk:after=0"),
+    ("cut-reset", "cut:after=3,how=reset"),
+    ("cut-close", "cut:after=3,how=close"),
+    ("cut-eof", "cut:after=3,how=eof"),
+    ("cut-first", "cut:after=0,how=eof"),
+    ("cut-tool", "cut:inside-tool,how=eof"),
+    ("no-terminal", "no-terminal"),
+    ("error-event", "error-event:after=3"),
+    ("error-first", "error-event:after=0"),
+    ("stall", "stall:after=3"),
+    ("schema-drift", "schema-drift"),
+];
+
+/// Two fake vendors and the gateway, running.
+pub(super) struct World {
+    vendors: Vec<SocketAddr>,
+    gateway: SocketAddr,
+    _processes: Vec<Running>,
+}
+
+impl World {
+    /// Starts them and waits until each answers.
+    pub(super) fn start(outlast: &Path, folder: &Path) -> Result<Self, String> {
+        let mut vendors = Vec::new();
+        let mut processes = Vec::new();
+        for vendor in &VENDORS {
+            let address = free_address()?;
+            let mut command = Command::new(outlast);
+            command.args(["fake", "--listen", &address.to_string()]);
+            let log = folder.join(format!("{}-vendor.log", vendor.name));
+            let mut process = Running::start(vendor.name, &mut command, &log)?;
+            process.wait_ready(address, "/fake/log")?;
+            vendors.push(address);
+            processes.push(process);
+        }
+        let gateway = free_address()?;
+        let path = folder.join("outlast.toml");
+        fs::write(&path, config(&vendors)).map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut command = Command::new(outlast);
+        command.args(["serve", "--listen", &gateway.to_string(), "--config"]).arg(&path);
+        command.env("SUITE_CALLER_KEY", CALLER_KEY).current_dir(folder);
+        let mut process = Running::start("gateway", &mut command, &folder.join("gateway.log"))?;
+        process.wait_ready(gateway, "/readyz")?;
+        processes.push(process);
+        Ok(Self { vendors, gateway, _processes: processes })
+    }
+
+    /// Tells a suite where everything is, and hides the developer's own accounts and proxies.
+    pub(super) fn tell(&self, command: &mut Command) {
+        command.env("OUTLAST_URL", format!("http://{}", self.gateway)).env("OUTLAST_KEY", CALLER_KEY);
+        for (vendor, address) in VENDORS.iter().zip(&self.vendors) {
+            command.env(vendor.variable, format!("http://{address}"));
+        }
+        for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(proxy);
+        }
+        for prefix in ["OPENAI", "ANTHROPIC"] {
+            for name in ["API_KEY", "BASE_URL", "AUTH_TOKEN", "ORG_ID", "PROJECT_ID"] {
+                command.env_remove(format!("{prefix}_{name}"));
+            }
+        }
+    }
+}
+
+/// The gateway's config.
+fn config(vendors: &[SocketAddr]) -> String {
+    let mut text = String::from(
+        "[server]\nkeys = [\"${SUITE_CALLER_KEY}\"]\nmax_body = \"2MB\"\n\n[telemetry]\nfile = \"telemetry.db\"\nsample = 1.0\n",
+    );
+    for (vendor, address) in VENDORS.iter().zip(vendors) {
+        let Vendor { name, path, .. } = vendor;
+        // Port 9 is reserved for discarding: nobody listens there.
+        for (provider, address) in
+            [(name.to_string(), address.to_string()), (format!("dead-{name}"), "127.0.0.1:9".into())]
+        {
+            let _ = write!(
+                text,
+                r#"
+[providers.{provider}]
+kind = "{name}"
+base_url = "http://{address}{path}"
+api_key = "sk-suite"
+probes = false
+timeouts = {{ connect = "1s", header = "2s", first_token = "2s", idle = "2s", total = "10s" }}
+"#
+            );
+        }
+        let _ = write!(text, "\n[routes.to-{name}]\ntargets = [\"{name}/{}\"]\n", vendor.model);
+    }
+    for client in &VENDORS {
+        for (at, vendor) in VENDORS.iter().enumerate() {
+            let other = &VENDORS[1 - at];
+            let good = format!("{}/{}", other.name, other.model);
+            for (fault, plan) in FAULTS {
+                let route = format!("{}-{}-{fault}", client.name, vendor.name);
+                add_route(&mut text, &route, &[&format!("{}/{route}~{plan}", vendor.name)]);
+                let route = format!("{route}-then-good");
+                add_route(&mut text, &route, &[&format!("{}/{route}~{plan}", vendor.name), &good]);
+            }
+            let route = format!("{}-{}-dead-then-good", client.name, vendor.name);
+            add_route(&mut text, &route, &[&format!("dead-{}/{route}", vendor.name), &good]);
+        }
+    }
+    text
+}
+
+/// Adds a route and says that its first target can do everything: what is not known to be able
+/// comes after what is, and the fault would never show.
+fn add_route(text: &mut String, route: &str, targets: &[&str]) {
+    let quoted: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
+    let _ = write!(
+        text,
+        "\n[routes.\"{route}\"]\ntargets = [{}]\n\n[targets.\"{}\"]\ncapabilities = {{ tools = true, images = true, json_schema = true }}\n",
+        quoted.join(", "),
+        targets[0]
+    );
+}
