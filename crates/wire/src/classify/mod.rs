@@ -38,14 +38,11 @@ pub fn response<'h>(status: u16, header: impl Fn(&str) -> Option<&'h str>, body:
     FailureReport { retry_after: wait::asked(failure, header, &said, now), ..report(failure, Some(status), &said) }
 }
 
-/// Classifies an error object inside a success: the `data` of an error event, or a chunk or whole body that has an
-/// `error` member.
+/// Classifies what is known to be an error inside a success: the `data` of an error event, or a chunk or whole body
+/// that has an `error` member.
 pub fn in_band(payload: &[u8]) -> FailureReport {
     let said = Said::read(payload);
-    let failure = match said.form {
-        Form::Json => decide(&said, said.status),
-        Form::Empty | Form::Text | Form::Html => Failure::MalformedReply,
-    };
+    let failure = decide(&said, said.status);
     FailureReport { retry_after: wait::said(failure, &said), ..report(failure, said.status, &said) }
 }
 

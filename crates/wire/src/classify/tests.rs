@@ -339,7 +339,8 @@ fn errors_inside_a_success_are_told_from_replies_that_are_none() {
             r#"{"error":{"message":"Tool call validation failed","type":"invalid_request_error","code":"tool_use_failed"}}"#,
             "tool_mismatch",
         ),
-        ("not json", "malformed_reply"),
+        ("Server is overloaded", "overloaded"),
+        ("", "server_error"),
     ] {
         assert_eq!(in_band(payload.as_bytes()).failure.class(), expected, "{payload}");
     }
