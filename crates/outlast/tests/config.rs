@@ -257,3 +257,45 @@ fn listening_beyond_loopback_from_the_environment_needs_a_key() {
     let error = Config::from_env(&env).unwrap_err().to_string();
     assert!(error.contains("callers need no key"), "{error}");
 }
+
+#[test]
+fn every_example_passes_check_and_the_editors_schema() {
+    let schema = outlast::config::schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for path in files("../../examples", "toml") {
+        let config = Config::load(&path, &env).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(config.warnings, [expected_warning(&path)].into_iter().flatten().collect::<Vec<_>>());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let json = serde_json::to_value(toml::from_str::<toml::Value>(&text).unwrap()).unwrap();
+        let problems: Vec<String> = validator.iter_errors(&json).map(|problem| problem.to_string()).collect();
+        assert!(problems.is_empty(), "{}: {problems:?}", path.display());
+    }
+}
+
+/// The one example that listens on every address says what it needs in front of it.
+fn expected_warning(path: &Path) -> Option<Box<str>> {
+    path.ends_with("two-vendors.toml").then(|| {
+        let what = "callers' keys travel in clear text unless something in front of it speaks TLS";
+        format!("{}:8 server.listen: {what}.", path.display()).into()
+    })
+}
+
+#[test]
+fn the_editors_schema_refuses_what_the_reader_refuses_by_its_form() {
+    let schema = outlast::config::schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for name in ["names", "types"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/broken/{name}.toml"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let json = serde_json::to_value(toml::from_str::<toml::Value>(&text).unwrap()).unwrap();
+        let problems = validator.iter_errors(&json).map(|problem| problem.instance_path().to_string());
+        let problems: std::collections::BTreeSet<String> = problems.collect();
+        let expected: &[&str] = match name {
+            "names" => &["", "/contracts/support/stream", "/providers/gpu1/kind", "/providers/openai", "/routes/chat"],
+            _ => &["/server/listen", "/server/keys", "/server/max_connections", "/server/max_body", "/routes/chat"],
+        };
+        for place in expected {
+            assert!(problems.contains(*place), "{name}: {place} is not among {problems:?}");
+        }
+    }
+}

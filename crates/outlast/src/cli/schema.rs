@@ -1,6 +1,6 @@
 //! `outlast schema`: prints the JSON Schema of the config file.
 
-use super::Exit;
+use super::{Exit, check::pretty, out};
 use clap::Args;
 
 /// Arguments of `schema`.
@@ -9,6 +9,5 @@ pub struct SchemaArgs {}
 
 /// Runs the command.
 pub fn run(_: SchemaArgs) -> Exit {
-    eprintln!("outlast schema is not part of this build yet");
-    Exit::Internal
+    out(&pretty(&crate::config::schema()))
 }
