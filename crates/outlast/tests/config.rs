@@ -1,6 +1,6 @@
 //! What the config reader says of broken files, and what it makes of good ones.
 
-use outlast::config::{AlertEvent, Config, ConfigErrors};
+use outlast::config::{AlertEvent, Config, ConfigErrors, Reloader};
 use outlast_model::{
     Price,
     policy::{Ability, Capabilities, StreamContract},
@@ -298,4 +298,66 @@ fn the_editors_schema_refuses_what_the_reader_refuses_by_its_form() {
             assert!(problems.contains(*place), "{name}: {place} is not among {problems:?}");
         }
     }
+}
+
+#[test]
+fn check_and_explain_print_what_the_config_amounts_to() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    for (file, route) in [
+        ("two-vendors.toml", "support-answer"),
+        ("two-vendors.toml", "quick"),
+        ("local-fallback.toml", "assistant"),
+        ("minimal.toml", "gpt-5.2"),
+    ] {
+        let text = std::fs::read_to_string(path.join(file)).unwrap();
+        let config = Config::from_text(&text, file, Path::new(""), &env).unwrap();
+        let explanation = outlast::cli::explain::Explanation::of(&config, route).unwrap();
+        let printed = format!("{}\n{}", outlast::cli::check::summary(&config), explanation.text());
+        let snapshot = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/printed/{route}.txt"));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
+            std::fs::write(&snapshot, &printed).unwrap();
+        }
+        assert_eq!(printed, std::fs::read_to_string(&snapshot).unwrap_or_default(), "{route}");
+        let json = explanation.json();
+        assert_eq!(json["targets"].as_array().unwrap().len(), config.route(route).unwrap().targets.len());
+        assert_eq!(json["failures"].as_array().unwrap().len(), 31);
+    }
+}
+
+#[test]
+fn a_reload_says_what_changed_and_a_bad_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outlast.toml");
+    let text = |targets: &str, listen: &str| {
+        format!(
+            "[server]\nlisten = \"{listen}\"\n[providers.openai]\nkind = \"openai\"\napi_key = \"${{OPENAI_API_KEY}}\"\n\
+             [routes.chat]\ntargets = [{targets}]\n"
+        )
+    };
+    std::fs::write(&path, text("\"openai/gpt-5.2\"", "127.0.0.1:1000")).unwrap();
+    let mut running = Config::load(&path, &env).unwrap();
+    let mut reloader = Reloader::new(&path, &running);
+    assert!(!reloader.is_changed());
+
+    std::fs::write(&path, text("\"openai/gpt-5.2\", \"openai/gpt-5-mini\"", "127.0.0.1:2000")).unwrap();
+    assert!(reloader.is_changed());
+    let reload = reloader.reload(&running, &env).unwrap();
+    let changes = "+1 target (openai/gpt-5-mini); ~1 route (chat); ~server (needs a restart: server.listen)";
+    assert_eq!(reload.changes.to_string(), changes);
+    assert_eq!(reload.config.server.listen, running.server.listen, "the listener stays where it is");
+    running = reload.config;
+
+    std::fs::write(&path, text("\"nobody/gpt-5.2\"", "127.0.0.1:1000")).unwrap();
+    assert!(reloader.is_changed());
+    let errors = reloader.reload(&running, &env).unwrap_err().to_string();
+    assert!(errors.contains("there is no provider \"nobody\""), "{errors}");
+    assert!(!reloader.is_changed(), "a bad file is told once");
+
+    std::fs::write(&path, text("\"openai/gpt-5-mini\", \"openai/gpt-5.2\"", "127.0.0.1:1000") + "# a comment\n")
+        .unwrap();
+    assert_eq!(reloader.reload(&running, &env).unwrap().changes.to_string(), "~1 route (chat)");
+    std::fs::remove_file(&path).unwrap();
+    assert!(!reloader.is_changed(), "a file that is being replaced is not judged");
+    assert!(reloader.reload(&running, &env).unwrap_err().to_string().contains("cannot be read"));
 }

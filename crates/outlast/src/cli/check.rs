@@ -76,7 +76,8 @@ pub fn summary(config: &Config) -> String {
     }
     let callers = match config.server.keys.len() {
         0 => "callers need no key".to_owned(),
-        keys => format!("callers need one of {}", count(keys, "key")),
+        1 => "callers need the key".to_owned(),
+        keys => format!("callers need one of {keys} keys"),
     };
     let admin = if config.server.admin_token.is_some() {
         "admin endpoints open with the token"
