@@ -190,6 +190,6 @@ impl Drop for OpenCall {
     fn drop(&mut self) {
         let shared = Arc::clone(&self.shared);
         shared.log().end(self);
-        shared.call_ended();
+        shared.call_counted();
     }
 }

@@ -113,7 +113,7 @@ impl Fake {
             refusal: Mutex::new(None),
             refusal_changed: Notify::new(),
             resets: watch::Sender::new(0),
-            ended: Notify::new(),
+            counted: Notify::new(),
             config,
         });
         let accepting = tokio::spawn(server::accept(Arc::clone(&shared)));
@@ -169,12 +169,17 @@ impl Fake {
 
     /// Waits until no call is going on, so that the log is final.
     pub async fn quiet(&self) {
+        self.until(|stats| stats.in_flight == 0).await;
+    }
+
+    /// Waits until the counters satisfy `wanted`: so many calls seen, one client gone...
+    pub async fn until(&self, wanted: impl Fn(&Stats) -> bool) {
         loop {
-            let ended = self.shared.ended.notified();
-            if self.shared.log().stats.in_flight == 0 {
+            let changed = self.shared.counted.notified();
+            if wanted(&self.shared.log().stats) {
                 return;
             }
-            ended.await;
+            changed.await;
         }
     }
 
@@ -210,8 +215,8 @@ struct Shared {
     refusal_changed: Notify,
     /// Each change resets all open connections.
     resets: watch::Sender<u64>,
-    /// A call has ended.
-    ended: Notify,
+    /// A call has begun or ended.
+    counted: Notify,
 }
 
 impl Shared {
@@ -290,7 +295,7 @@ impl Shared {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call_ended(&self) {
-        self.ended.notify_waiters();
+    fn call_counted(&self) {
+        self.counted.notify_waiters();
     }
 }

@@ -119,6 +119,7 @@ fn begin(
     });
     let in_flight = log.begin(stream, body.len() as u64, seen);
     drop(log);
+    shared.call_counted();
     Begun { call: OpenCall::new(Arc::clone(shared), id), id, in_flight }
 }
 

@@ -17,6 +17,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -24,6 +25,9 @@ use tokio::{
 };
 
 const BACKLOG: u32 = 1024;
+
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A listening port that can stop listening without giving the port away.
 pub(super) struct Port {
@@ -111,8 +115,8 @@ pub(super) async fn accept(shared: Arc<Shared>) {
                     shared.log().stats.connections += 1;
                     connections.spawn(connection(Arc::clone(&shared), stream));
                 }
-                // Out of descriptors or a connection lost in the backlog: the next one may do.
-                Err(_) => tokio::task::yield_now().await,
+                // Out of descriptors, most likely: a moment later there may be some.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             () = shared.refusal_changed.notified() => {}
@@ -140,10 +144,11 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream) {
         let (shared, line) = (Arc::clone(&shared), Arc::clone(&line));
         service_fn(move |request| serve::serve(Arc::clone(&shared), Arc::clone(&line), request))
     };
-    let serving = http1::Builder::new().serve_connection(wire, service);
+    // Pinned here, so that it outlives the choice below: the order to reset must come before the socket is dropped.
+    let mut serving = std::pin::pin!(http1::Builder::new().serve_connection(wire, service));
     tokio::select! {
         // Its error is either the fault that was asked for or the client's leaving; the log has both.
-        _ = serving => {}
+        _ = &mut serving => {}
         _ = resets.changed() => line.reset_when_closed(),
     }
 }
