@@ -231,10 +231,10 @@ impl Desk {
     fn admit(&self, alert: &Alert) -> Option<u32> {
         let mut state = self.state();
         let repeats = state.tell(alert, self.clock.mono())?;
-        if let Some(delivery) = state.delivery(alert, repeats, &self.clock) {
-            if self.queue.try_send(delivery).is_err() {
-                self.metrics.alerts_dropped.add(1);
-            }
+        if let Some(delivery) = state.delivery(alert, repeats, &self.clock)
+            && self.queue.try_send(delivery).is_err()
+        {
+            self.metrics.alerts_dropped.add(1);
         }
         Some(repeats)
     }
@@ -327,3 +327,6 @@ impl AlertKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

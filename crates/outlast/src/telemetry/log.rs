@@ -299,3 +299,93 @@ impl<'a> Line<'a> {
         self.0.extend_from_slice(b"}\n");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{
+        LogFields,
+        fixture::{NOW, failed, plain, rerouted},
+    };
+
+    fn line(call: CallRecord, human: bool) -> String {
+        let mut out = Vec::new();
+        let recorded = Recorded { call, fields: LogFields { status: 200 } };
+        write_call(&mut out, &recorded, LogFormat { human, calls: true });
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_rerouted_call_tells_its_story_in_one_line() {
+        let expected = r#"{"ts":"2027-01-15T08:00:00.812Z","level":"warn","event":"call","request_id":"req_1",
+            "trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","task_id":"nightly-7","tenant_hash":"12ab34cd56ef",
+            "workflow_step":null,"route":"support","dialect":"openai-chat","stream":true,"outcome":"answered",
+            "status":200,"primary_target":"openai/small","failure":"overloaded","fallback_target":"anthropic/large",
+            "target":"anthropic/large","tool_mode":"full","schema_version":null,"schema_status":"none",
+            "source_ids":[],"quality_gate":"passed","degraded":false,"attempts":2,"latency_ms":812.345,
+            "ttft_ms":211.002,"input_tokens":120,"output_tokens":40,"cost_usd":0.001250000,"wasted_usd":0.000000000}"#;
+        let expected: String = expected.lines().map(str::trim).collect();
+        assert_eq!(line(rerouted("req_1"), false), expected + "\n");
+    }
+
+    #[test]
+    fn every_line_is_json_and_has_every_field() {
+        for call in [plain("req_1"), rerouted("req_2"), failed("req_3")] {
+            let line: serde_json::Value = serde_json::from_str(&line(call, false)).unwrap();
+            for field in [
+                "request_id",
+                "trace_id",
+                "task_id",
+                "tenant_hash",
+                "workflow_step",
+                "route",
+                "primary_target",
+                "failure",
+                "fallback_target",
+                "tool_mode",
+                "schema_version",
+                "schema_status",
+                "source_ids",
+                "quality_gate",
+                "degraded",
+                "attempts",
+                "latency_ms",
+                "cost_usd",
+            ] {
+                assert!(line.get(field).is_some(), "{field} is missing");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_call_names_its_first_failure_and_no_target() {
+        let line: serde_json::Value = serde_json::from_str(&line(failed("req_1"), false)).unwrap();
+        assert_eq!(line["level"], "error");
+        assert_eq!(line["failure"], "timeout:first_token");
+        assert_eq!(line["primary_target"], "openai/small");
+        assert!(line["target"].is_null() && line["fallback_target"].is_null() && line["ttft_ms"].is_null());
+    }
+
+    #[test]
+    fn a_person_at_a_terminal_gets_a_sentence() {
+        assert_eq!(
+            line(rerouted("req_1"), true),
+            "08:00:00.812 warn  answered support -> anthropic/large in 812 ms, 2 attempts, first overloaded on \
+             openai/small  req_1\n"
+        );
+        assert_eq!(
+            line(plain("req_2"), true),
+            "08:00:00.812 info  answered support -> openai/small in 812 ms  req_2\n"
+        );
+    }
+
+    #[test]
+    fn an_event_cannot_forge_another_line() {
+        let event = LogEvent::warn("reload", "refused\n{\"event\":\"start\"}").with("file", "a\nb").with("errors", 2);
+        for human in [false, true] {
+            let mut out = Vec::new();
+            write_event(&mut out, &event, LogFormat { human, calls: true }, NOW);
+            assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+        }
+    }
+}

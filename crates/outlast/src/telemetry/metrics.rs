@@ -9,6 +9,8 @@
 
 mod exposition;
 mod series;
+#[cfg(test)]
+mod tests;
 
 use super::process::Process;
 use crate::clock::Clock;

@@ -4,11 +4,15 @@
 //! The request's task only appends a finished record to a short queue ([`Telemetry::record`]). One writer thread does
 //! the rest: counting, formatting, writing.
 
+#[cfg(test)]
+mod fixture;
 pub mod log;
 pub mod metrics;
 mod process;
 pub mod ring;
 pub mod sink;
+#[cfg(test)]
+mod tests;
 pub mod trace;
 mod writer;
 

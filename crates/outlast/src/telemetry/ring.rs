@@ -77,3 +77,35 @@ fn weight(call: &CallRecord) -> usize {
         + call.attempts.capacity() * size_of::<AttemptRecord>()
         + codes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::fixture::{plain, recorded};
+
+    #[test]
+    fn the_oldest_calls_go_when_there_are_too_many() {
+        let mut ring = Ring::new(3, usize::MAX);
+        for n in 0..5 {
+            ring.push(recorded(plain(&format!("req_{n}"))));
+        }
+        let ids: Vec<_> = ring.newest().map(|recorded| recorded.call.request_id.to_string()).collect();
+        assert_eq!(ids, ["req_4", "req_3", "req_2"]);
+        assert!(ring.find("req_1").is_none() && ring.find("req_3").is_some());
+    }
+
+    #[test]
+    fn its_bytes_are_bounded_and_given_back() {
+        let one = weight(&plain("req_0"));
+        let mut ring = Ring::new(1000, one * 4);
+        for n in 0..100 {
+            ring.push(recorded(plain(&format!("req_{n}"))));
+            assert!(ring.bytes() <= one * 4);
+        }
+        assert_eq!(ring.len(), 4);
+        let mut huge = plain("req_huge");
+        huge.task_id = Some("x".repeat(one * 5).into());
+        ring.push(recorded(huge));
+        assert_eq!(ring.len(), 4, "a call larger than the ring pushes nothing out");
+    }
+}

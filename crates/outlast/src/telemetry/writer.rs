@@ -190,7 +190,7 @@ impl Writer {
         }
     }
 
-    fn replace(&mut self, why: String, now: Mono, wall: Wall) {
+    pub(super) fn replace(&mut self, why: String, now: Mono, wall: Wall) {
         let Some(file) = self.file.take() else { return };
         if self.replaced_at.is_some_and(|at| now.since(at) < REPLACE_EVERY) {
             self.complain(format!("{why}; it was replaced a short while ago, so that none is written any more"));
@@ -254,7 +254,8 @@ struct Sampler {
 impl Sampler {
     fn take(&mut self) -> bool {
         self.due += self.share;
-        let taken = self.due >= 1.0;
+        // A tenth added ten times is a little less than one.
+        let taken = self.due > 1.0 - 1e-9;
         if taken {
             self.due -= 1.0;
         }

@@ -206,7 +206,7 @@ impl TelemetryFile {
         let over = batch
             .prepare_cached(
                 "DELETE FROM calls WHERE id IN (SELECT id FROM calls ORDER BY id LIMIT
-                 max(0, min(?2, (SELECT max(id) - min(id) + 1 FROM calls) - ?1)))",
+                 max(0, min(?2, (SELECT coalesce(max(id) - min(id) + 1, 0) FROM calls) - ?1)))",
             )?
             .execute([i64::try_from(self.retention.calls_max).unwrap_or(i64::MAX), SLICE])?;
         let stale = batch
