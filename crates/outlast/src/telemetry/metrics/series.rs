@@ -113,6 +113,7 @@ impl Series {
             known(&mut self.targets, &attempt.target).1.observe(attempt, call.stream);
         }
         let target = call.last_target().map(|target| known(&mut self.targets, target).0);
+        self.admit_direct(&call.route);
         let (name, route) = known(&mut self.routes, &call.route);
         let outcome = outcome_index(call.outcome);
         route.calls.entry(target).or_default()[outcome] += 1;
@@ -124,6 +125,13 @@ impl Series {
             route.first_token.observe(&SECONDS, micros as f64 / 1e6);
         }
         name
+    }
+
+    /// A target's own name works as a route, too; it gets a series of its own with its first call.
+    fn admit_direct(&mut self, route: &RouteId) {
+        if !self.routes.contains_key(route) && self.targets.contains_key(&TargetId::from(route.as_str())) {
+            self.routes.entry(route.clone()).or_default();
+        }
     }
 
     pub(super) fn expose(&self, out: &mut Exposition) {

@@ -71,6 +71,18 @@ fn names_that_are_not_configured_share_one_label() {
 }
 
 #[test]
+fn a_target_named_as_a_route_is_a_label_of_its_own() {
+    let telemetry = Telemetry::start_with(options(), Clock::seeded(1), Box::new(Log::default())).unwrap();
+    telemetry.metrics().install(&[], &[TargetId::from("openai/small")]);
+    telemetry.record(
+        outlast_model::record::CallRecord { route: "openai/small".into(), ..plain("req_1") },
+        LogFields::default(),
+    );
+    let samples = parse(&telemetry.expose(&[]));
+    assert_eq!(samples["outlast_calls_total{outcome=answered,route=openai/small,target=openai/small}"], 1.0);
+}
+
+#[test]
 fn counters_survive_a_reload_and_departed_names_do_not_pile_up() {
     let telemetry = Telemetry::start_with(options(), Clock::seeded(1), Box::new(Log::default())).unwrap();
     let targets = [TargetId::from("openai/small")];
