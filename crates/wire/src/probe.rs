@@ -35,10 +35,8 @@ pub fn judge<'h>(
         return Ok(());
     }
     let report = classify::response(status, header, body, now);
-    match report.failure {
-        Failure::InvalidRequest if (400..500).contains(&status) => Ok(()),
-        _ => Err(report),
-    }
+    let rejected = report.failure == Failure::InvalidRequest && (400..500).contains(&status);
+    if rejected { Ok(()) } else { Err(report) }
 }
 
 /// OpenAI's models that think before they write, under any relay's prefix.

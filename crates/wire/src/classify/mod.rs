@@ -16,6 +16,7 @@ mod wait;
 use outlast_model::{
     Failure, FailureReport, Wall,
     failure::{Blame, ConnectionFault, Deadline},
+    policy::{Ability, Capabilities, Needs, OutputNeed},
     turn::Finish,
 };
 use said::{Form, Said};
@@ -54,6 +55,15 @@ pub fn of_adapted(report: FailureReport) -> FailureReport {
     } else {
         report
     }
+}
+
+/// What a rejection becomes when the request needed an ability of the target that nobody vouches for: another target
+/// may well take it. Whether the request is at fault after all, the next target that surely can will tell.
+pub fn of_unproven(report: FailureReport, needs: &Needs, can: &Capabilities) -> FailureReport {
+    let unproven = (needs.images && can.images == Ability::Unknown)
+        || (needs.tools && can.tools == Ability::Unknown)
+        || (needs.output == OutputNeed::JsonSchema && can.json_schema == Ability::Unknown);
+    if unproven { of_adapted(report) } else { report }
 }
 
 /// Reads any vendor's word for why a reply ended: `finish_reason`, `stop_reason`, `finishReason`, `done_reason`...
@@ -141,8 +151,9 @@ fn by_message(said: &Said, status: Option<u16>) -> Option<Failure> {
             .or_else(|| phrases::too_long(said))
             .or_else(|| phrases::unable_input(said))
             .or_else(|| phrases::overloaded(said)),
+        // A moderation's message may well say that no credits were charged.
         Some(403) => {
-            phrases::no_money(said).or_else(|| phrases::unsafe_content(said)).or_else(|| phrases::bad_key(said))
+            phrases::unsafe_content(said).or_else(|| phrases::no_money(said)).or_else(|| phrases::bad_key(said))
         }
         Some(404 | 405 | 410) => phrases::ability(said).or_else(|| phrases::other_resource(said)),
         Some(_) | None => phrases::no_money(said)

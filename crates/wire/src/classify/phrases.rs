@@ -180,6 +180,7 @@ pub(super) fn too_long(said: &Said) -> Option<Failure> {
         "reduce your prompt",
         "shorten your prompt",
         "max_tokens must be at least 1, got -",
+        "`max_new_tokens` must be <=",
         "request too large",
         "request exceeds the maximum size",
         "payload size exceeds",
@@ -193,6 +194,7 @@ pub(super) fn ability(said: &Said) -> Option<Failure> {
     const WORDS: &[&str] = &[
         "requires --jinja",
         "tools param requires",
+        "grammar constraints with tools",
         "--enable-auto-tool-choice",
         "tool-call-parser",
         "support tools",

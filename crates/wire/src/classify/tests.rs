@@ -141,6 +141,10 @@ fn what_can_never_fit_is_no_schedule() {
             ),
             (400, r#"{"message":"Input is too long for requested model."}"#),
             (
+                422,
+                r#"{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000","error_type":"validation"}"#,
+            ),
+            (
                 400,
                 r#"{"code":"x y","error":"This model's maximum prompt length is 131072 but the request contains 537812 tokens."}"#,
             ),
@@ -301,7 +305,7 @@ fn a_safety_block_is_found_at_any_status() {
             ),
             (
                 403,
-                r#"{"error":{"code":403,"message":"Input blocked","metadata":{"reasons":["violence"],"flagged_input":"...","provider_name":"x"}}}"#,
+                r#"{"error":{"code":403,"message":"Your input was flagged. No credits were charged.","metadata":{"reasons":["violence"],"flagged_input":"...","provider_name":"x"}}}"#,
             ),
             (403, r#"{"code":"x","error":"Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_CSAM"}"#),
         ],
@@ -458,6 +462,16 @@ fn a_link_in_a_message_is_no_evidence() {
             (400, r#"{"error":{"message":"Bad field, see https://x.example/billing/insufficient_quota"}}"#),
         ],
     );
+}
+
+#[test]
+fn a_target_of_unproven_ability_may_reject_without_it_being_the_clients_fault() {
+    let rejected = classify(400, &[], "{}");
+    let needs = Needs { images: true, ..Needs::default() };
+    let surely = Capabilities { images: Ability::Yes, ..Capabilities::default() };
+    assert_eq!(of_unproven(rejected.clone(), &needs, &Capabilities::default()).failure, Failure::Unsupported);
+    assert_eq!(of_unproven(rejected.clone(), &needs, &surely).failure, Failure::InvalidRequest);
+    assert_eq!(of_unproven(rejected, &Needs::default(), &Capabilities::default()).failure, Failure::InvalidRequest);
 }
 
 #[test]
