@@ -3,6 +3,7 @@
 mod webhook;
 
 use crate::{
+    clock,
     clock::Clock,
     config::{self, AlertEvent},
     telemetry::{Level, LogEvent, Metrics, Telemetry},
@@ -201,7 +202,7 @@ impl Alerts {
         let task = self.0.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.0.desk.closing.notify_one();
         match task {
-            Some(mut task) => match tokio::time::timeout(within, &mut task).await {
+            Some(mut task) => match clock::timeout(within, &mut task).await {
                 Ok(_) => true,
                 Err(_) => {
                     task.abort();

@@ -1,5 +1,5 @@
-//! The one place that reads a clock or asks for entropy. Everything else is handed a [`Clock`], and everything below
-//! this crate is handed numbers.
+//! The one place that reads a clock, waits for one or asks for entropy. Everything else is handed a [`Clock`] and takes
+//! its timers from here; everything below this crate is handed numbers.
 
 use outlast_model::{Mono, RequestId, Wall};
 use std::{
@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::time::Instant;
+pub(crate) use tokio::time::{Sleep, interval, sleep, sleep_until, timeout};
 
 /// Monotonic time, wall time and entropy. Cheap to clone; `mono` costs one clock read.
 ///

@@ -4,6 +4,7 @@
 
 use super::{Alert, Desk};
 use crate::{
+    clock,
     clock::Clock,
     config::SecretKey,
     telemetry::{LogEvent, Telemetry},
@@ -85,7 +86,7 @@ async fn deliver(delivery: &Delivery, http: &mut Option<Http>, desk: &Desk, pati
             Some(client) => client,
             None => http.insert(connect().map_err(|error| error.to_string())?),
         };
-        let why = match tokio::time::timeout(patience.timeout, client.request(request(delivery, &desk.clock)?)).await {
+        let why = match clock::timeout(patience.timeout, client.request(request(delivery, &desk.clock)?)).await {
             Ok(Ok(reply)) if reply.status().is_success() => return Ok(()),
             Ok(Ok(reply)) if is_final(reply.status()) => return Err(format!("it answered {}", reply.status())),
             Ok(Ok(reply)) => format!("it answered {}", reply.status()),
@@ -99,7 +100,7 @@ async fn deliver(delivery: &Delivery, http: &mut Option<Http>, desk: &Desk, pati
         }
         let wait = patience.backoff.saturating_mul(1 << (try_number - 1).min(16));
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = clock::sleep(wait) => {}
             () = desk.closing.notified() => {
                 desk.closing.notify_one();
                 return Err(format!("{why}, and this process ends"));

@@ -2,6 +2,7 @@
 
 use super::{ConfigArg, Exit, process_env};
 use crate::{
+    clock,
     config::{Config, ConfigErrors},
     gateway::{Gateway, StartError, StartOptions},
     telemetry::LogEvent,
@@ -104,7 +105,7 @@ impl Signals {
 
 /// Reloads on SIGHUP and when the file's content changes; returns on SIGTERM and SIGINT.
 async fn until_stopped(gateway: &Gateway, mut signals: Signals, file: Option<PathBuf>) {
-    let mut poll = tokio::time::interval(CONFIG_POLL);
+    let mut poll = clock::interval(CONFIG_POLL);
     // A bad file is told once, not at every poll.
     let mut judged = gateway.config_hash();
     loop {

@@ -10,7 +10,10 @@ use super::{
     live::Live,
     reply_head::{self, Told},
 };
-use crate::telemetry::{LogFields, TraceContext};
+use crate::{
+    clock::{self, Sleep},
+    telemetry::{LogFields, TraceContext},
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use outlast_engine::{Action, Ask, Call, Event, RetryAdvice, Settlement};
@@ -20,7 +23,7 @@ use outlast_model::{
 };
 use outlast_wire::{Inbound, error, note};
 use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::{sync::Notify, time::Sleep};
+use tokio::sync::Notify;
 
 /// While a stream's client waits for its first output, a comment is sent this often, so that proxies between do not
 /// cut the connection. The first one commits the status line: errors after it travel inside the stream.
@@ -98,7 +101,7 @@ impl Driver {
     /// Drives the call to its end.
     pub(super) async fn run(mut self, outlet: Outlet<Out>) {
         self.feed(Event::Admit);
-        let mut keep_alive = self.inbound.stream().then(|| Box::pin(tokio::time::sleep(KEEP_ALIVE)));
+        let mut keep_alive = self.inbound.stream().then(|| Box::pin(clock::sleep(KEEP_ALIVE)));
         loop {
             self.perform();
             if let Some(record) = self.record.take() {
@@ -119,7 +122,7 @@ impl Driver {
                 }
                 () = expired(&mut keep_alive), if !self.released => {
                     let next = self.shared.clock.mono() + KEEP_ALIVE;
-                    keep_alive = Some(Box::pin(tokio::time::sleep_until(self.shared.clock.instant(next))));
+                    keep_alive = Some(Box::pin(clock::sleep_until(self.shared.clock.instant(next))));
                     self.send_head(&outlet).await;
                     outlet.put(Out::Data(Bytes::from_static(b": keep-alive\n\n"))).await;
                 }
@@ -360,7 +363,7 @@ impl Driver {
         let instant = self.shared.clock.instant(at);
         match &mut self.timer {
             Some(timer) => timer.as_mut().reset(instant),
-            None => self.timer = Some(Box::pin(tokio::time::sleep_until(instant))),
+            None => self.timer = Some(Box::pin(clock::sleep_until(instant))),
         }
         self.timer_at = at;
     }

@@ -7,6 +7,7 @@ use super::{
     live::Target,
     upstream::{self, media_type},
 };
+use crate::clock;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body;
@@ -370,7 +371,7 @@ impl Exchange {
         if let Phase::Stream { mut body, .. } = self.phase {
             let rest = async { while let Some(Ok(_)) = frame(&mut body).await {} };
             // A provider that keeps the body open costs a new connection, nothing more.
-            let _ = tokio::time::timeout(TAIL_PATIENCE, rest).await;
+            let _ = clock::timeout(TAIL_PATIENCE, rest).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Drives what the calls share: the fleet's timers, and the probes it asks for.
 
 use super::{Shared, body::Pieces, live::Target, upstream};
+use crate::clock;
 use bytes::BytesMut;
 use http_body_util::{BodyExt, Limited};
 use outlast_engine::{FleetAction, FleetEvent};
@@ -42,7 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut actions: mpsc::Receiver<FleetAc
                 None => return,
             },
             () = shared.fleet_moved.notified() => {}
-            () = tokio::time::sleep_until(shared.clock.instant(at)) => {}
+            () = clock::sleep_until(shared.clock.instant(at)) => {}
             Some(_) = probes.join_next() => {}
         }
     }
@@ -52,7 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut actions: mpsc::Receiver<FleetAc
 async fn ask(shared: &Shared, target: &Target, key: u8) -> Result<Duration, FailureReport> {
     let started = shared.clock.mono();
     let patience = target.spec.timeouts.first_token;
-    match tokio::time::timeout(patience, exchange(shared, target, key)).await {
+    match clock::timeout(patience, exchange(shared, target, key)).await {
         Ok(Ok(())) => Ok(shared.clock.mono().since(started)),
         Ok(Err(report)) => Err(report),
         Err(_) => Err(FailureReport::of(Failure::Timeout(Deadline::FirstToken))),

@@ -1,7 +1,7 @@
 //! Reading a request's body: bounded in size, in time and in sum.
 
 use super::Shared;
-use crate::config::Server;
+use crate::{clock, config::Server};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -75,7 +75,7 @@ pub(super) async fn read(
     let mut held = Held { shared: shared.clone(), bytes: 0 };
     let mut body = body;
     let collecting = collect(&mut body, announced, server, &mut held);
-    match tokio::time::timeout(BODY_TOTAL_MAX, collecting).await.unwrap_or(Err(Unread::TooSlow)) {
+    match clock::timeout(BODY_TOTAL_MAX, collecting).await.unwrap_or(Err(Unread::TooSlow)) {
         Ok(bytes) => Ok((bytes, held)),
         Err(unread) => {
             drop(held);
@@ -100,7 +100,7 @@ pub(super) async fn discard(mut body: Incoming) {
         }
     };
     // Past the bounds the connection is closed on a client that is still sending.
-    let _ = tokio::time::timeout(DISCARD_PATIENCE, reading).await;
+    let _ = clock::timeout(DISCARD_PATIENCE, reading).await;
 }
 
 async fn collect(
@@ -133,7 +133,7 @@ async fn collect(
 
 async fn next(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, Unread> {
     loop {
-        let frame = tokio::time::timeout(patience, body.frame()).await.map_err(|_| Unread::TooSlow)?;
+        let frame = clock::timeout(patience, body.frame()).await.map_err(|_| Unread::TooSlow)?;
         match frame {
             None => return Ok(None),
             Some(Err(_)) => return Err(Unread::Broken),

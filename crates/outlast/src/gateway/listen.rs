@@ -5,7 +5,11 @@
 //! single-threaded runtime with its own upstream connections. No request crosses a thread.
 
 use super::{Shared, serve};
-use crate::{config::TlsFiles, telemetry::LogEvent};
+use crate::{
+    clock::{self, Sleep, sleep},
+    config::TlsFiles,
+    telemetry::LogEvent,
+};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -25,7 +29,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
-    time::{Sleep, sleep},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -157,7 +160,7 @@ pub(crate) async fn accept(
 async fn hand_over(mut stream: TcpStream, workers: &Workers, shared: &Shared, door: &Door) {
     if workers.open() >= door.connections_max {
         shared.telemetry.metrics().connections_refused.add(1);
-        let _ = tokio::time::timeout(Duration::from_millis(100), stream.write_all(TOO_MANY)).await;
+        let _ = clock::timeout(Duration::from_millis(100), stream.write_all(TOO_MANY)).await;
         return;
     }
     let Some(lane) = workers.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed)) else { return };
@@ -213,7 +216,7 @@ async fn connection(
     match &door.tls {
         None => serve_http(Patient::new(stream), shared, &door, phase).await,
         Some(acceptor) => {
-            let handshake = tokio::time::timeout(door.header_timeout, acceptor.accept(Patient::new(stream)));
+            let handshake = clock::timeout(door.header_timeout, acceptor.accept(Patient::new(stream)));
             if let Ok(Ok(stream)) = handshake.await {
                 serve_http(stream, shared, &door, phase).await;
             }
@@ -251,7 +254,7 @@ pub(crate) async fn drain(workers: Workers, phase: &watch::Sender<Phase>, timeou
     sleep(DRAIN_GRACE.min(timeout)).await;
     phase.send_replace(Phase::Closing);
     let joined = tokio::task::spawn_blocking(move || workers.join());
-    tokio::time::timeout(timeout, joined).await.is_ok()
+    clock::timeout(timeout, joined).await.is_ok()
 }
 
 /// A stream whose peer may be slow but not stuck.

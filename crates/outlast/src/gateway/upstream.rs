@@ -4,6 +4,7 @@
 //! Each worker thread keeps its own connections, so that a reply is read on the thread that asked.
 
 use super::body::Pieces;
+use crate::clock;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -208,7 +209,7 @@ where
         let dialing = self.inner.call(uri);
         let timeout = self.timeout;
         Box::pin(async move {
-            match tokio::time::timeout(timeout, dialing).await {
+            match clock::timeout(timeout, dialing).await {
                 Ok(Ok(io)) => Ok(io),
                 Ok(Err(error)) => Err(DialError::of(&*error.into())),
                 Err(_) => Err(DialError { failure: Failure::Timeout(Deadline::Connect) }),
