@@ -3,12 +3,11 @@
 use super::{ConfigArg, Exit, process_env};
 use crate::{
     clock,
-    config::{Config, ConfigErrors},
-    gateway::{Gateway, StartError, StartOptions},
-    telemetry::LogEvent,
+    config::{Changes, Config, ConfigErrors, Reload, Reloader},
+    gateway::{ConfigSource, Gateway, StartError, StartOptions},
 };
 use clap::Args;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How often the config file's content is compared with what is in force. Reading it finds replaced symlinks and bind
@@ -55,12 +54,11 @@ fn load(from: &ConfigArg, listen: Option<SocketAddr>) -> Result<Config, ConfigEr
 }
 
 async fn serve(config: Config, args: ServeArgs) -> Exit {
-    let file = args.config.file();
-    let warnings = config.warnings.clone();
-    let source = config.source.clone();
-    let (from, listen) = (args.config, args.listen);
-    let loader = Box::new(move || load(&from, listen));
-    let options = StartOptions { loader: Some(loader), ..StartOptions::default() };
+    let source: Box<dyn ConfigSource> = match args.config.file() {
+        Some(file) => Box::new(FromFile(Reloader::new(file, &config))),
+        None => Box::new(FromEnvironment),
+    };
+    let options = StartOptions { source: Some(source), ..StartOptions::default() };
     let gateway = match Gateway::start(config, options).await {
         Ok(gateway) => gateway,
         Err(error) => {
@@ -71,13 +69,8 @@ async fn serve(config: Config, args: ServeArgs) -> Exit {
             };
         }
     };
-    let started = LogEvent::info("start", format!("listening on {}", gateway.address()));
-    gateway.telemetry().event(started.with("config", &*source).with("version", env!("CARGO_PKG_VERSION")));
-    for warning in &warnings {
-        gateway.telemetry().event(LogEvent::warn("config_warning", &**warning));
-    }
     match Signals::listen() {
-        Ok(signals) => until_stopped(&gateway, signals, file).await,
+        Ok(signals) => until_stopped(&gateway, signals).await,
         Err(error) => {
             eprintln!("outlast: cannot listen for signals: {error}");
             gateway.stop().await;
@@ -104,32 +97,44 @@ impl Signals {
 }
 
 /// Reloads on SIGHUP and when the file's content changes; returns on SIGTERM and SIGINT.
-async fn until_stopped(gateway: &Gateway, mut signals: Signals, file: Option<PathBuf>) {
+async fn until_stopped(gateway: &Gateway, mut signals: Signals) {
     let mut poll = clock::interval(CONFIG_POLL);
-    // A bad file is told once, not at every poll.
-    let mut judged = gateway.config_hash();
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hang_up.recv() => {}
-            _ = poll.tick() => {
-                let now = hash(file.as_ref()).await;
-                // A file that cannot be read may be in the middle of being replaced.
-                if now.is_none() || now == judged {
-                    continue;
-                }
-                judged = now;
+            // Both outcomes are in the log and the metrics.
+            _ = signals.hang_up.recv() => {
+                let _ = gateway.reload().await;
             }
+            _ = poll.tick() => gateway.reload_if_changed().await,
         }
-        // Both outcomes are in the log and the metrics.
-        let _ = gateway.reload().await;
-        judged = hash(file.as_ref()).await.or(judged);
     }
 }
 
-async fn hash(file: Option<&PathBuf>) -> Option<[u8; 32]> {
-    let file = file?.clone();
-    let bytes = tokio::task::spawn_blocking(move || std::fs::read(file)).await.ok()?.ok()?;
-    Some(*blake3::hash(&bytes).as_bytes())
+struct FromFile(Reloader);
+
+impl ConfigSource for FromFile {
+    fn is_changed(&self) -> bool {
+        self.0.is_changed()
+    }
+
+    fn reload(&mut self, running: &Config) -> Result<Reload, ConfigErrors> {
+        self.0.reload(running, &process_env)
+    }
+}
+
+/// A process's environment does not change from outside: only what was misread could.
+struct FromEnvironment;
+
+impl ConfigSource for FromEnvironment {
+    fn is_changed(&self) -> bool {
+        false
+    }
+
+    fn reload(&mut self, running: &Config) -> Result<Reload, ConfigErrors> {
+        let config = Config::from_env(&process_env)?;
+        let changes = Changes::between(running, &config);
+        Ok(Reload { config, changes })
+    }
 }

@@ -206,9 +206,12 @@ fn targets(shared: &Shared) -> Value {
 }
 
 async fn reload(shared: &Arc<Shared>) -> Answer {
-    match shared.reload().await {
-        Ok(summary) => Answer::json(StatusCode::OK, json!({ "reloaded": true, "changes": summary })),
-        Err(errors) => Answer::json(StatusCode::UNPROCESSABLE_ENTITY, json!({ "reloaded": false, "errors": errors })),
+    match shared.reload(false).await {
+        Some(Err(errors)) => {
+            Answer::json(StatusCode::UNPROCESSABLE_ENTITY, json!({ "reloaded": false, "errors": errors }))
+        }
+        Some(Ok(changes)) => Answer::json(StatusCode::OK, json!({ "reloaded": true, "changes": changes.to_string() })),
+        None => Answer::json(StatusCode::OK, json!({ "reloaded": false })),
     }
 }
 

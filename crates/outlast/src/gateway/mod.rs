@@ -20,7 +20,7 @@ mod wakes;
 use crate::{
     alerts::Alerts,
     clock::Clock,
-    config::{Config, ConfigErrors},
+    config::{Changes, Config, ConfigErrors, Reload},
     telemetry::{LogEvent, Telemetry, TelemetryOptions},
 };
 use arc_swap::ArcSwap;
@@ -49,8 +49,17 @@ const FLEET_ACTIONS_MAX: usize = 1024;
 /// The kernel's queue of connections not yet accepted.
 const BACKLOG: u32 = 4096;
 
-/// Loads the config again: from the file, or from the environment.
-pub type Loader = Box<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
+/// Where the config came from, to load it again.
+pub trait ConfigSource: Send {
+    /// Whether what is there differs from what was last judged, good or bad.
+    fn is_changed(&self) -> bool;
+
+    /// Loads it again and compares it with what is running.
+    ///
+    /// # Errors
+    /// Every problem of the config; what is running goes on.
+    fn reload(&mut self, running: &Config) -> Result<Reload, ConfigErrors>;
+}
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -69,9 +78,8 @@ pub(crate) struct Shared {
     calls: AtomicU64,
     held_bytes: intake::HeldBytes,
     draining: AtomicBool,
-    loader: Option<Loader>,
-    /// One reload at a time.
-    reloading: tokio::sync::Mutex<()>,
+    /// Locked for a whole reload: there is one at a time.
+    source: Option<Mutex<Box<dyn ConfigSource>>>,
 }
 
 impl fmt::Debug for Shared {
@@ -127,21 +135,27 @@ impl Shared {
         self.lock_fleet().view(now)
     }
 
-    /// Loads the config again and swaps it in whole; a bad one changes nothing.
+    /// Loads the config again and swaps it in whole; a bad one changes nothing. With `only_if_changed`, `None` when
+    /// there is nothing new to judge.
     ///
     /// # Errors
     /// Every problem of the config, a line each.
-    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Vec<String>, Vec<String>> {
-        let _one = self.reloading.lock().await;
+    pub(crate) async fn reload(self: &Arc<Self>, only_if_changed: bool) -> Option<Result<Changes, Vec<String>>> {
         let shared = self.clone();
-        let loading = tokio::task::spawn_blocking(move || shared.loader.as_ref().map(|load| load()));
-        let loaded = match loading.await {
-            Ok(Some(loaded)) => loaded,
-            Ok(None) => return Err(vec!["this gateway was started without a config to load again".into()]),
-            Err(error) => return Err(vec![format!("loading the config failed: {error}")]),
+        let reloading = tokio::task::spawn_blocking(move || shared.reload_blocking(only_if_changed));
+        reloading.await.unwrap_or_else(|error| Some(Err(vec![format!("loading the config failed: {error}")])))
+    }
+
+    fn reload_blocking(&self, only_if_changed: bool) -> Option<Result<Changes, Vec<String>>> {
+        let Some(source) = &self.source else {
+            return Some(Err(vec!["this gateway was started without a config to load again".into()]));
         };
-        match loaded {
-            Ok(config) => Ok(self.swap_in(config)),
+        let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+        if only_if_changed && !source.is_changed() {
+            return None;
+        }
+        Some(match source.reload(&self.live().config) {
+            Ok(reload) => Ok(self.swap_in(reload)),
             Err(errors) => {
                 let errors: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
                 self.telemetry.metrics().reloads_refused.add(1);
@@ -149,20 +163,28 @@ impl Shared {
                 self.telemetry.event(event.with("errors", errors.clone()));
                 Err(errors)
             }
-        }
+        })
     }
 
-    fn swap_in(&self, config: Config) -> Vec<String> {
+    fn swap_in(&self, Reload { config, changes }: Reload) -> Changes {
         let now = self.clock.mono();
-        let changes: Vec<String> = Vec::new();
         self.alerts.configure(&config.alerts);
         declare(&self.telemetry, &config);
+        let warnings = config.warnings.clone();
         let next = self.with_fleet(|fleet| Live::install(config, fleet, now));
         self.live.store(Arc::new(next));
         self.telemetry.metrics().reloads_applied.add(1);
         let event = LogEvent::info("reload", "the new config is in force");
-        self.telemetry.event(event.with("changes", changes.clone()));
+        self.telemetry.event(event.with("changes", changes.to_string()));
+        warn(&self.telemetry, &warnings);
         changes
+    }
+}
+
+/// Logs what works and is probably not meant.
+fn warn(telemetry: &Telemetry, warnings: &[Box<str>]) {
+    for warning in warnings {
+        telemetry.event(LogEvent::warn("config_warning", &**warning));
     }
 }
 
@@ -203,7 +225,7 @@ impl std::error::Error for StartError {}
 #[derive(Default)]
 pub struct StartOptions {
     /// How to load the config again.
-    pub loader: Option<Loader>,
+    pub source: Option<Box<dyn ConfigSource>>,
     /// Worker threads; the machine's parallelism if absent.
     pub workers: Option<usize>,
     /// Where log lines go and how they look; as the config and the terminal say if absent.
@@ -234,6 +256,9 @@ impl Gateway {
         let telemetry = Telemetry::start(telemetry_options, clock.clone())
             .map_err(|error| StartError::Telemetry(error.to_string()))?;
         declare(&telemetry, &config);
+        let started = LogEvent::info("start", format!("listening on {address}"));
+        telemetry.event(started.with("config", &*config.source).with("version", env!("CARGO_PKG_VERSION")));
+        warn(&telemetry, &config.warnings);
         let alerts = Alerts::start(&config.alerts, telemetry.clone(), clock.clone());
         let mut fleet = Fleet::new(config.health.clone(), clock.seed());
         let live = Live::install(config, &mut fleet, clock.mono());
@@ -251,8 +276,7 @@ impl Gateway {
             calls: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            loader: options.loader,
-            reloading: tokio::sync::Mutex::new(()),
+            source: options.source.map(Mutex::new),
         });
         let (phase, watching) = watch::channel(Phase::Serving);
         let count = options.workers.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
@@ -281,13 +305,15 @@ impl Gateway {
     ///
     /// # Errors
     /// Every problem of the config, a line each.
-    pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
-        self.shared.reload().await
+    pub async fn reload(&self) -> Result<Changes, Vec<String>> {
+        self.shared.reload(false).await.unwrap_or_else(|| Ok(Changes::default()))
     }
 
-    /// The hash of the config file in force, to see whether the file has changed since.
-    pub fn config_hash(&self) -> Option<[u8; 32]> {
-        self.shared.live().config.hash
+    /// As [`Gateway::reload`], if what is there differs from what was last judged. The log tells the outcome.
+    pub async fn reload_if_changed(&self) {
+        if self.shared.source.is_some() {
+            let _ = self.shared.reload(true).await;
+        }
     }
 
     /// Stops: new connections and calls are refused, calls in flight finish, then records are flushed. Returns whether
