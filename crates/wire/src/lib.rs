@@ -5,17 +5,27 @@
 //! read by [`reply`] (whole) or [`stream`] (frame by frame) and leaves in the client's dialect. [`crossing`] says
 //! what a crossing cannot carry.
 
+mod anthropic;
 pub mod check;
 pub mod classify;
 pub mod crossing;
 pub mod error;
 pub mod inbound;
-pub mod note;
+mod json;
+mod lax;
+mod openai_chat;
 pub mod probe;
 pub mod reply;
+mod said;
+mod scan;
+mod schema;
+mod sse;
 pub mod stream;
 pub mod tokens;
 
+pub use anthropic::MAX_TOKENS_DEFAULT;
 pub use inbound::{Adapt, Adapted, Inbound, RequestError, Unsupported};
 pub use reply::Answer;
-pub use stream::{Piece, PieceKind, StreamEnd, StreamReader};
+pub use said::{ARGUMENTS_BYTES_MAX, COLLECT_BYTES_MAX};
+pub use sse::EVENT_LEN_MAX;
+pub use stream::{HELD_BYTES_MAX, Piece, PieceKind, StreamEnd, StreamReader};

@@ -1,12 +1,24 @@
-//! Streamed replies.
+//! Streamed replies: upstream frames in, the client's frames out.
+//!
+//! Same dialect: a frame is glanced at and forwarded byte for byte. Other dialect: its deltas go to the client's
+//! encoder. Either way a tool call is held back until its arguments are whole JSON, and what is shown is told apart
+//! from what only announces or ends a reply, so that the host can find the commit point and withhold the end.
 
-use crate::{Answer, Inbound};
-use bytes::Bytes;
-use outlast_model::{
-    FailureReport,
-    policy::Dialect,
-    turn::{Finish, Usage},
+use crate::{
+    Answer, Inbound, anthropic, openai_chat, reply,
+    said::{Said, Seen, ToolSlot},
+    sse::{Frame, Splitter, TooLong},
 };
+use bytes::{Bytes, BytesMut};
+use outlast_model::{
+    Failure, FailureReport,
+    policy::Dialect,
+    turn::{Delta, Finish, Usage},
+};
+use std::ops::Range;
+
+/// The most bytes of frames held back while a tool call is not whole. More is a `malformed_reply`.
+pub const HELD_BYTES_MAX: usize = 8 << 20;
 
 /// Some of a stream, ready for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,54 +54,404 @@ pub struct StreamEnd {
     pub finish: Option<Finish>,
 }
 
+/// Why a frame cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// It cannot be decoded, or is too long.
+    Malformed,
+    /// A tool call's arguments are not JSON.
+    Tool,
+    /// The output limit cut a tool call's arguments.
+    Truncated,
+    /// A content filter cut a tool call's arguments.
+    Filtered,
+    /// The provider reports an error in it.
+    ErrorInside,
+    /// The finish reason itself is a failure.
+    Ended(Failure),
+    /// The terminal mark came before the reply was whole.
+    Unfinished,
+}
+
+impl From<TooLong> for Broken {
+    fn from(_: TooLong) -> Self {
+        Broken::Malformed
+    }
+}
+
 /// Reads one upstream stream and makes the client's of it.
 #[derive(Debug)]
-pub struct StreamReader {}
+pub struct StreamReader {
+    upstream: Dialect,
+    /// The client did not ask for the usage chunk that we asked the provider for.
+    strip_usage: bool,
+    splitter: Splitter,
+    decoder: Decoder,
+    /// Present when the stream crosses.
+    encoder: Option<Encoder>,
+    said: Said,
+    /// Same dialect: frames held back while a tool call is not whole, and the tokens in them.
+    held: BytesMut,
+    held_tokens: u32,
+    input_estimate: u32,
+    /// Something has been read that is not a comment.
+    begun: bool,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Decoder {
+    OpenaiChat(openai_chat::Decoder),
+    Anthropic(anthropic::Decoder),
+}
+
+#[derive(Debug)]
+enum Encoder {
+    OpenaiChat(openai_chat::Encoder),
+    Anthropic(anthropic::Encoder),
+}
+
+/// What comes out of one push: neighbours of one kind go out as one piece.
+struct Run<'a> {
+    chunk: Bytes,
+    /// Same dialect: frames of the chunk. Crossing: frames of our own.
+    span: Range<usize>,
+    written: Vec<u8>,
+    kind: Option<PieceKind>,
+    /// Something was held back.
+    held: bool,
+    out: &'a mut Vec<Piece>,
+}
 
 impl StreamReader {
     /// A reader for one attempt. `strip_usage` as [`crate::Adapted`] says; `collect`: keep the text for
     /// `check::stream` (needed only when the output must be validated; see [`StreamReader::answers`]).
-    pub fn new(_upstream: Dialect, _client: &Inbound, _strip_usage: bool, _collect: bool) -> Self {
-        unimplemented!("the reader is in the next commit")
+    pub fn new(upstream: Dialect, client: &Inbound, strip_usage: bool, collect: bool) -> Self {
+        let crosses = upstream != client.dialect();
+        StreamReader {
+            upstream,
+            strip_usage,
+            splitter: Splitter::default(),
+            decoder: match upstream {
+                Dialect::OpenaiChat => Decoder::OpenaiChat(openai_chat::Decoder::new(crosses)),
+                Dialect::Anthropic => Decoder::Anthropic(anthropic::Decoder::default()),
+            },
+            encoder: crosses.then(|| match client.dialect() {
+                Dialect::OpenaiChat => Encoder::OpenaiChat(openai_chat::Encoder::new(client)),
+                Dialect::Anthropic => Encoder::Anthropic(anthropic::Encoder::new(client)),
+            }),
+            said: Said::new(client.choices(), collect),
+            held: BytesMut::new(),
+            held_tokens: 0,
+            input_estimate: client.input_tokens(),
+            begun: false,
+            ended: false,
+        }
     }
 
     /// Takes the next chunk of the response body, cut anywhere, and appends what the client may get of it.
     /// # Errors
-    /// `malformed_reply`, `tool_mismatch`, or what an error event in the stream is classified as. The reader is
-    /// spent then; [`StreamReader::usage`] still tells what is known.
-    pub fn push(&mut self, _chunk: Bytes, _out: &mut Vec<Piece>) -> Result<(), FailureReport> {
-        unimplemented!("the reader is in the next commit")
+    /// `malformed_reply`; `tool_mismatch` when a tool call's arguments are not JSON (`truncated` when the output limit
+    /// cut them); `stream_interrupted` when the terminal mark comes too early; or what an error event in the stream is
+    /// classified as. The reader is spent then; [`StreamReader::usage`] still tells what is known, and pieces appended
+    /// before the error are good.
+    pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Piece>) -> Result<(), FailureReport> {
+        if self.ended {
+            // What follows the terminal mark is not the reply's.
+            return Ok(());
+        }
+        self.splitter.push(chunk).map_err(|_| FailureReport::of(Failure::MalformedReply))?;
+        let mut run = Run::new(self.splitter.chunk().clone(), out);
+        let result = loop {
+            match self.splitter.next() {
+                Ok(Some(frame)) => match self.frame(&frame, &mut run) {
+                    Ok(()) if self.ended => break Ok(()),
+                    Ok(()) => {}
+                    Err(broken) => break Err(self.report(broken, &frame, &run.chunk)),
+                },
+                Ok(None) => break Ok(()),
+                Err(TooLong) => break Err(FailureReport::of(Failure::MalformedReply)),
+            }
+        };
+        run.finish();
+        result
     }
 
     /// The body ended.
     /// # Errors
-    /// `stream_interrupted` when the reply was not whole, `empty` when nothing had come at all.
-    pub fn end(&mut self, _out: &mut Vec<Piece>) -> Result<StreamEnd, FailureReport> {
-        unimplemented!("the reader is in the next commit")
+    /// `stream_interrupted` when the reply was not whole, `empty` when nothing had come at all; and as
+    /// [`StreamReader::push`] for what was left in the buffer.
+    pub fn end(&mut self, out: &mut Vec<Piece>) -> Result<StreamEnd, FailureReport> {
+        if !self.ended
+            && let Some(frame) = self.splitter.end()
+        {
+            let mut run = Run::new(self.splitter.chunk().clone(), out);
+            let result = self.frame(&frame, &mut run);
+            run.held = false;
+            let chunk = run.chunk.clone();
+            run.finish();
+            match result {
+                Ok(()) => {}
+                // Half a frame is what a cut looks like.
+                Err(Broken::Malformed) => return Err(self.cut()),
+                Err(broken) => return Err(self.report(broken, &frame, &chunk)),
+            }
+        }
+        if !self.ended {
+            // Some OpenAI-compatible servers forget `[DONE]`; a finish reason for every choice is as good.
+            let whole = self.upstream == Dialect::OpenaiChat && self.said.whole();
+            if !whole {
+                return Err(self.cut());
+            }
+            self.ended = true;
+            let bytes = match self.encoder {
+                None => Bytes::from_static(b"data: [DONE]\n\n"),
+                Some(_) => self.closing(),
+            };
+            out.push(Piece { bytes, kind: PieceKind::Terminal });
+        }
+        Ok(StreamEnd { usage: self.usage(), finish: self.finish() })
     }
 
-    /// The dialect's terminal mark has been seen: nothing more will come, the host need not wait for the end of the body.
+    /// The dialect's terminal mark has been seen: nothing more will come, the host need not wait for the end of the
+    /// body (but must still call [`StreamReader::end`]).
     pub fn terminal_seen(&self) -> bool {
-        unimplemented!("the reader is in the next commit")
+        self.ended
     }
 
     /// What has been consumed, as far as known; estimated from what was seen when the provider has not said.
     pub fn usage(&self) -> Usage {
-        unimplemented!("the reader is in the next commit")
+        self.said.usage(self.input_estimate)
     }
 
-    /// Why the reply ended, once that is known.
+    /// Why the reply ended, once that is known. A refusal in its own field counts as one.
     pub fn finish(&self) -> Option<Finish> {
-        unimplemented!("the reader is in the next commit")
+        self.said.finish()
     }
 
-    /// What the reply said, per choice. Texts are empty unless the reader collects.
+    /// What the reply said, per choice. Texts are empty unless the reader collects; tool calls are always there.
     pub fn answers(&self) -> &[Answer] {
-        unimplemented!("the reader is in the next commit")
+        self.said.answers()
     }
 
-    /// Text was left out of [`StreamReader::answers`] because it passed the limit.
+    /// Text was left out of [`StreamReader::answers`] because it passed [`crate::COLLECT_BYTES_MAX`].
     pub fn overflowed(&self) -> bool {
-        unimplemented!("the reader is in the next commit")
+        self.said.overflowed()
+    }
+
+    fn cut(&self) -> FailureReport {
+        FailureReport::of(if self.begun { Failure::StreamInterrupted } else { Failure::Empty })
+    }
+
+    fn report(&self, broken: Broken, frame: &Frame, chunk: &[u8]) -> FailureReport {
+        match broken {
+            Broken::Unfinished => self.cut(),
+            Broken::Malformed
+            | Broken::Tool
+            | Broken::Truncated
+            | Broken::Filtered
+            | Broken::Ended(_)
+            | Broken::ErrorInside => reply::report(broken, &frame.data(chunk).unwrap_or_default()),
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame, run: &mut Run<'_>) -> Result<(), Broken> {
+        let chunk = run.chunk.clone();
+        let Some(data) = frame.data(&chunk) else {
+            // A comment or a keep-alive, legal in every dialect. It keeps its place.
+            return self.forward(frame, &Seen::default(), run);
+        };
+        if chunk[frame.event.clone()] == *b"error" {
+            return Err(Broken::ErrorInside);
+        }
+        let mut seen = Seen::default();
+        let said = &mut self.said;
+        match &mut self.encoder {
+            None => {
+                self.decoder.decode(&data, |choice, delta| said.note(choice, &delta, &mut seen, |_| {}))?;
+            }
+            Some(encoder) => {
+                let mut bytes = Vec::new();
+                let mut shown = false;
+                self.decoder.decode(&data, |choice, delta| {
+                    said.note(choice, &delta, &mut seen, |call| {
+                        shown = true;
+                        encoder.tool_call(call, &mut bytes);
+                    })?;
+                    encoder.delta(&delta, &mut bytes);
+                    Ok(())
+                })?;
+                seen.output |= shown;
+                run.write(bytes, &seen);
+            }
+        }
+        self.begun = true;
+        self.said.counted(&seen);
+        if seen.done && !self.said.whole() {
+            return Err(Broken::Unfinished);
+        }
+        if self.encoder.is_none() {
+            return self.forward(frame, &seen, run);
+        }
+        run.held |= self.said.open_tools() > 0;
+        if seen.done {
+            self.ended = true;
+            let bytes = self.closing();
+            run.piece(bytes, PieceKind::Terminal);
+        }
+        Ok(())
+    }
+
+    /// Crossing: the frames that end the reply.
+    fn closing(&mut self) -> Bytes {
+        let usage = self.usage();
+        let mut bytes = Vec::new();
+        match &mut self.encoder {
+            Some(Encoder::OpenaiChat(encoder)) => encoder.close(&usage, &mut bytes),
+            Some(Encoder::Anthropic(encoder)) => encoder.close(&usage, &mut bytes),
+            None => {}
+        }
+        bytes.into()
+    }
+
+    /// Same dialect: forwards, holds back or strips a frame.
+    fn forward(&mut self, frame: &Frame, seen: &Seen, run: &mut Run<'_>) -> Result<(), Broken> {
+        let open = self.said.open_tools();
+        if open == seen.opened {
+            // No call from before this frame is open any more.
+            self.release(run);
+        }
+        if self.said.all_finished() || seen.done {
+            self.release(run);
+            self.ended |= seen.done;
+            if seen.output {
+                // Output and end in one frame: the call must know of the first, the client must wait for the second.
+                run.piece(Bytes::new(), PieceKind::Output { tokens: seen.tokens.max(1) });
+            }
+            if !(self.strip_usage && seen.usage && !seen.finish && !seen.output) {
+                run.add(frame, PieceKind::Terminal);
+            }
+            return Ok(());
+        }
+        if open > 0 {
+            if self.held.len() + frame.span.len() > HELD_BYTES_MAX {
+                return Err(Broken::Malformed);
+            }
+            self.held.extend_from_slice(&run.chunk[frame.span.clone()]);
+            self.held_tokens = self.held_tokens.saturating_add(seen.tokens);
+            run.held = true;
+            return Ok(());
+        }
+        run.add(frame, seen.kind());
+        Ok(())
+    }
+
+    fn release(&mut self, run: &mut Run<'_>) {
+        if !self.held.is_empty() {
+            run.piece(self.held.split().freeze(), PieceKind::Output { tokens: self.held_tokens.max(1) });
+            self.held_tokens = 0;
+            run.held = false;
+        }
+    }
+}
+
+impl Decoder {
+    fn decode<'a>(
+        &mut self,
+        data: &'a [u8],
+        sink: impl FnMut(u32, Delta<'a>) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        match self {
+            Decoder::OpenaiChat(decoder) => decoder.decode(data, sink),
+            Decoder::Anthropic(decoder) => decoder.decode(data, sink),
+        }
+    }
+}
+
+impl Encoder {
+    fn delta(&mut self, delta: &Delta<'_>, out: &mut Vec<u8>) {
+        match self {
+            Encoder::OpenaiChat(encoder) => encoder.delta(delta, out),
+            Encoder::Anthropic(encoder) => encoder.delta(delta, out),
+        }
+    }
+
+    fn tool_call(&mut self, call: &ToolSlot, out: &mut Vec<u8>) {
+        match self {
+            Encoder::OpenaiChat(encoder) => encoder.tool_call(call, out),
+            Encoder::Anthropic(encoder) => encoder.tool_call(call, out),
+        }
+    }
+}
+
+impl Seen {
+    fn kind(&self) -> PieceKind {
+        if self.output { PieceKind::Output { tokens: self.tokens.max(1) } } else { PieceKind::Preamble }
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(chunk: Bytes, out: &'a mut Vec<Piece>) -> Self {
+        Run { chunk, span: 0..0, written: Vec::new(), kind: None, held: false, out }
+    }
+
+    /// A frame of the chunk, as it is.
+    fn add(&mut self, frame: &Frame, kind: PieceKind) {
+        if self.span.end == frame.span.start && self.joins(kind) {
+            self.span.end = frame.span.end;
+        } else {
+            self.flush();
+            self.span = frame.span.clone();
+            self.kind = Some(kind);
+        }
+    }
+
+    /// Frames of our own.
+    fn write(&mut self, bytes: Vec<u8>, seen: &Seen) {
+        if bytes.is_empty() {
+            return;
+        }
+        let kind = seen.kind();
+        if self.joins(kind) {
+            self.written.extend_from_slice(&bytes);
+        } else {
+            self.flush();
+            self.written = bytes;
+            self.kind = Some(kind);
+        }
+    }
+
+    /// Whether a piece of this kind may be put to the one before; if so its tokens are added.
+    fn joins(&mut self, kind: PieceKind) -> bool {
+        match (&mut self.kind, kind) {
+            (Some(PieceKind::Output { tokens }), PieceKind::Output { tokens: more }) => {
+                *tokens = tokens.saturating_add(more);
+                true
+            }
+            (Some(one), other) => *one == other,
+            (None, _) => false,
+        }
+    }
+
+    fn piece(&mut self, bytes: Bytes, kind: PieceKind) {
+        self.flush();
+        self.out.push(Piece { bytes, kind });
+    }
+
+    fn flush(&mut self) {
+        let Some(kind) = self.kind.take() else { return };
+        let bytes = if self.written.is_empty() {
+            self.chunk.slice(std::mem::take(&mut self.span))
+        } else {
+            std::mem::take(&mut self.written).into()
+        };
+        self.out.push(Piece { bytes, kind });
+    }
+
+    fn finish(mut self) {
+        self.flush();
+        if self.held {
+            self.out.push(Piece { bytes: Bytes::new(), kind: PieceKind::Held });
+        }
     }
 }

@@ -1,0 +1,186 @@
+//! Streamed messages: one event into deltas.
+
+use super::usage::UsageIn;
+use crate::{classify, json::Str, lax::Lax, stream::Broken};
+use outlast_model::turn::Delta;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Str<'a>,
+    #[serde(default)]
+    index: u32,
+    #[serde(borrow, default)]
+    delta: Option<DeltaIn<'a>>,
+    #[serde(borrow, default)]
+    content_block: Option<Block<'a>>,
+    #[serde(borrow, default)]
+    message: Option<Head<'a>>,
+    #[serde(default)]
+    usage: Option<UsageIn>,
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    id: Lax<'a>,
+    #[serde(borrow, default)]
+    model: Lax<'a>,
+    #[serde(default)]
+    usage: Option<UsageIn>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Block<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Str<'a>,
+    #[serde(borrow, default)]
+    text: Lax<'a>,
+    #[serde(borrow, default)]
+    thinking: Lax<'a>,
+    #[serde(borrow, default)]
+    data: Lax<'a>,
+    #[serde(borrow, default)]
+    id: Lax<'a>,
+    #[serde(borrow, default)]
+    name: Lax<'a>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct DeltaIn<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Lax<'a>,
+    #[serde(borrow, default)]
+    text: Lax<'a>,
+    #[serde(borrow, default)]
+    partial_json: Lax<'a>,
+    #[serde(borrow, default)]
+    thinking: Lax<'a>,
+    #[serde(borrow, default)]
+    signature: Lax<'a>,
+    #[serde(borrow, default)]
+    stop_reason: Lax<'a>,
+    #[serde(borrow, default)]
+    stop_sequence: Lax<'a>,
+}
+
+/// What has to be remembered between events.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    usage: UsageIn,
+    /// The open block is a tool call the client has to run.
+    in_tool: bool,
+    /// Its input came whole at its start.
+    tool_input: bool,
+}
+
+impl Decoder {
+    /// Turns one event into deltas.
+    pub(crate) fn decode<'a>(
+        &mut self,
+        data: &'a [u8],
+        mut sink: impl FnMut(u32, Delta<'a>) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        let event: Event<'a> = serde_json::from_slice(data).map_err(|_| Broken::Malformed)?;
+        match &*event.kind.0 {
+            "content_block_delta" => {
+                let Some(delta) = event.delta else { return Err(Broken::Malformed) };
+                self.delta(event.index, delta, |delta| sink(0, delta))
+            }
+            "content_block_start" => {
+                let Some(block) = event.content_block else { return Err(Broken::Malformed) };
+                self.block(event.index, block, |delta| sink(0, delta))
+            }
+            "content_block_stop" => {
+                self.in_tool = false;
+                sink(0, Delta::BlockEnd)
+            }
+            "message_start" => {
+                let Some(head) = event.message else { return Err(Broken::Malformed) };
+                sink(
+                    0,
+                    Delta::Start {
+                        id: head.id.0.unwrap_or_default(),
+                        model: head.model.0.unwrap_or_default(),
+                        created: None,
+                    },
+                )?;
+                head.usage.map_or(Ok(()), |usage| self.usage(usage, &mut sink))
+            }
+            "message_delta" => {
+                if let Some(usage) = event.usage {
+                    self.usage(usage, &mut sink)?;
+                }
+                match event.delta.and_then(|delta| Some((delta.stop_reason.filled()?, delta.stop_sequence.0))) {
+                    Some((word, stop_sequence)) => {
+                        sink(0, Delta::Finish { finish: classify::finish(&word), word, stop_sequence })
+                    }
+                    None => Ok(()),
+                }
+            }
+            "message_stop" => sink(0, Delta::Done),
+            "error" => Err(Broken::ErrorInside),
+            // Pings, and events yet to be invented, which the documentation asks clients to step over.
+            _ => Ok(()),
+        }
+    }
+
+    fn usage<'a>(
+        &mut self,
+        piece: UsageIn,
+        sink: &mut impl FnMut(u32, Delta<'a>) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        self.usage.update(piece);
+        sink(0, Delta::Usage(self.usage.hub()))
+    }
+
+    pub(super) fn block<'a>(
+        &mut self,
+        index: u32,
+        block: Block<'a>,
+        mut sink: impl FnMut(Delta<'a>) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        self.in_tool = false;
+        match &*block.kind.0 {
+            "text" => block.text.filled().map_or(Ok(()), |text| sink(Delta::Text(text))),
+            "thinking" => block.thinking.filled().map_or(Ok(()), |text| sink(Delta::Reasoning(text))),
+            "redacted_thinking" => sink(Delta::RedactedReasoning(block.data.0.unwrap_or_default())),
+            "tool_use" => {
+                self.in_tool = true;
+                let whole = block.input.map_or("{}", RawValue::get);
+                self.tool_input = whole.bytes().any(|byte| byte == b'"');
+                sink(Delta::ToolCall {
+                    index,
+                    id: block.id.filled(),
+                    name: block.name.filled(),
+                    arguments: Cow::Borrowed(if self.tool_input { whole } else { "" }),
+                })
+            }
+            _ => sink(Delta::Opaque),
+        }
+    }
+
+    fn delta<'a>(
+        &mut self,
+        index: u32,
+        delta: DeltaIn<'a>,
+        mut sink: impl FnMut(Delta<'a>) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        match delta.kind.0.as_deref().unwrap_or_default() {
+            "text_delta" => delta.text.filled().map_or(Ok(()), |text| sink(Delta::Text(text))),
+            "input_json_delta" if self.in_tool => match delta.partial_json.filled() {
+                Some(_) if self.tool_input => Ok(()),
+                Some(arguments) => sink(Delta::ToolCall { index, id: None, name: None, arguments }),
+                None => Ok(()),
+            },
+            "thinking_delta" => delta.thinking.filled().map_or(Ok(()), |text| sink(Delta::Reasoning(text))),
+            "signature_delta" => delta.signature.filled().map_or(Ok(()), |text| sink(Delta::Signature(text))),
+            _ => sink(Delta::Opaque),
+        }
+    }
+}
