@@ -251,11 +251,13 @@ impl Driver {
                 self.keep(record, response.status());
                 outlet.put(Out::Whole(response)).await;
             }
-            Some(Ending::Reject { failure, cause, .. }) if self.head_sent => {
-                self.interrupt(record, &cause.unwrap_or(failure), outlet).await;
+            Some(Ending::Reject { failure, .. }) if self.head_sent => {
+                self.interrupt(record, &failure, outlet).await;
             }
-            Some(Ending::Reject { failure, cause: _, attempt, retry }) => {
-                let response = self.error_response(&record, &failure, attempt, retry);
+            Some(Ending::Reject { failure, cause, attempt, retry }) => {
+                // That every path was spent helps nobody; what the first one failed of does.
+                let told = cause.filter(|_| failure.failure == Failure::Exhausted).unwrap_or(failure);
+                let response = self.error_response(&record, &told, attempt, retry);
                 self.keep(record, response.status());
                 outlet.put(Out::Whole(response)).await;
             }
