@@ -13,6 +13,7 @@ pub mod error;
 pub mod inbound;
 mod json;
 mod lax;
+pub mod note;
 mod openai_chat;
 pub mod probe;
 pub mod reply;
