@@ -6,6 +6,7 @@ pub mod drill;
 pub mod explain;
 pub mod fake;
 pub mod import;
+pub mod litellm;
 pub mod schema;
 pub mod serve;
 
@@ -72,7 +73,7 @@ pub enum Command {
     #[command(subcommand)]
     Import(import::ImportCommand),
     /// Run the fault-injecting provider
-    Fake(fake::FakeArgs),
+    Fake(Box<fake::FakeArgs>),
     /// Rehearse failures
     #[command(subcommand)]
     Drill(drill::DrillCommand),
@@ -129,7 +130,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Import(command) => import::run(command),
-        Command::Fake(args) => fake::run(args),
+        Command::Fake(args) => fake::run(*args),
         Command::Drill(command) => drill::run(command),
     };
     exit.into()
