@@ -394,7 +394,7 @@ impl Inbound {
         self.scan.fields.iter().find(|field| self.body[field.key.clone()] == *name.as_bytes())
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.field(name).and_then(|field| std::str::from_utf8(&self.body[field.value.clone()]).ok())
     }
 

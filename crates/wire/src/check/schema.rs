@@ -1,0 +1,194 @@
+//! JSON Schema validation that cannot leave the process, cannot backtrack and remembers what it compiled.
+//!
+//! A client's schema that cannot be checked here (it does not compile, refers to another document, uses a regular
+//! expression outside the linear engine, or is too large) makes the reply *unverified*. It is not the model's fault,
+//! and not a reason to refuse the request either: providers accept schemas that this validator does not.
+
+use super::PROBLEMS_MAX;
+use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationErrorKind};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A longer schema is not checked. Providers stop far below: OpenAI at 120,000 characters of names and values.
+const SCHEMA_BYTES_MAX: usize = 256 << 10;
+/// A longer schema is compiled anew for each reply (some ten microseconds per KB) rather than remembered.
+const CACHED_SCHEMA_BYTES_MAX: usize = 16 << 10;
+/// Schemas remembered; beyond them the least recently used goes. A megabyte of schemas at most, and some ten of
+/// compiled ones.
+const CACHED_MAX: usize = 64;
+/// A regular expression's compiled size; a larger one does not compile.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Length of one finding.
+const PLACE_MAX: usize = 200;
+
+/// How a document stands to a schema.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It keeps it.
+    Valid,
+    /// It breaks it: where in the schema, at most [`PROBLEMS_MAX`] of them.
+    Invalid(Vec<String>),
+    /// The schema cannot be checked.
+    Unverified,
+}
+
+/// Judges a document.
+pub(super) fn validate(schema: &str, document: &Value) -> Verdict {
+    let Some(validator) = validator(schema) else { return Verdict::Unverified };
+    if validator.is_valid(document) {
+        return Verdict::Valid;
+    }
+    let errors: Vec<_> = validator.iter_errors(document).take(PROBLEMS_MAX).collect();
+    if errors.iter().all(is_our_own) {
+        Verdict::Unverified
+    } else {
+        Verdict::Invalid(errors.iter().map(place).collect())
+    }
+}
+
+/// The validator failed, not the document.
+fn is_our_own(error: &ValidationError<'_>) -> bool {
+    matches!(
+        error.kind(),
+        ValidationErrorKind::BacktrackLimitExceeded { .. }
+            | ValidationErrorKind::RegexEngineFailure { .. }
+            | ValidationErrorKind::Referencing(_)
+    )
+}
+
+/// Where the schema is broken, in the schema's own words: `/properties/price/type`. The place in the document would
+/// hold keys that the model made up.
+fn place(error: &ValidationError<'_>) -> String {
+    let mut place = format!("schema {}", error.schema_path());
+    if let ValidationErrorKind::Required { property } = error.kind() {
+        place.push_str(&format!(": {property} is missing"));
+    }
+    match place.char_indices().nth(PLACE_MAX) {
+        Some((end, _)) => format!("{}...", &place[..end]),
+        None => place,
+    }
+}
+
+/// The validator of a schema, from memory or new. Absent when the schema cannot be checked.
+fn validator(schema: &str) -> Option<Arc<Validator>> {
+    if schema.len() > SCHEMA_BYTES_MAX {
+        return None;
+    }
+    if schema.len() > CACHED_SCHEMA_BYTES_MAX {
+        return compile(schema);
+    }
+    if let Some(known) = lock().get(schema) {
+        return known;
+    }
+    // Compiled outside the lock: others go on, and two that compile the same at once do no harm.
+    let validator = compile(schema);
+    lock().put(schema, validator.clone());
+    validator
+}
+
+fn compile(schema: &str) -> Option<Arc<Validator>> {
+    let schema: Value = serde_json::from_str(schema).ok()?;
+    let patterns = PatternOptions::regex().size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX);
+    jsonschema::options().offline().with_pattern_options(patterns).build(&schema).ok().map(Arc::new)
+}
+
+/// A pure memo of [`compile`], the same for every call: the one global of this crate.
+static CACHE: Mutex<Cache> = Mutex::new(Cache { entries: Vec::new() });
+
+fn lock() -> std::sync::MutexGuard<'static, Cache> {
+    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Least recently used first. A linear search: the lengths differ, so nearly every comparison ends at once.
+struct Cache {
+    entries: Vec<(Box<str>, Option<Arc<Validator>>)>,
+}
+
+impl Cache {
+    fn get(&mut self, schema: &str) -> Option<Option<Arc<Validator>>> {
+        let at = self.entries.iter().rposition(|(key, _)| **key == *schema)?;
+        let entry = self.entries.remove(at);
+        let validator = entry.1.clone();
+        self.entries.push(entry);
+        Some(validator)
+    }
+
+    fn put(&mut self, schema: &str, validator: Option<Arc<Validator>>) {
+        if self.get(schema).is_some() {
+            return;
+        }
+        if self.entries.len() >= CACHED_MAX {
+            self.entries.remove(0);
+        }
+        self.entries.push((schema.into(), validator));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_violation_names_the_place_in_the_schema_and_no_word_of_the_reply() {
+        let schema = r#"{"type":"object","properties":{"price":{"type":"number"}},"required":["price","id"],"additionalProperties":false}"#;
+        let Verdict::Invalid(places) = validate(schema, &json!({"price": "SECRET", "SECRET_KEY": 1})) else {
+            panic!("must be invalid")
+        };
+        let all = places.join("\n");
+        assert!(all.contains("schema /properties/price/type"), "{all}");
+        assert!(all.contains("\"id\" is missing"), "{all}");
+        assert!(!all.contains("SECRET"), "{all}");
+    }
+
+    #[test]
+    fn violations_are_listed_up_to_a_limit() {
+        let schema = r#"{"type":"array","items":{"type":"string"}}"#;
+        let Verdict::Invalid(places) = validate(schema, &json!(vec![1; 1000])) else { panic!("must be invalid") };
+        assert_eq!(places.len(), PROBLEMS_MAX);
+    }
+
+    #[test]
+    fn a_schema_that_cannot_be_checked_leaves_the_reply_unverified() {
+        let too_large = format!(r#"{{"enum":["{}"]}}"#, "x".repeat(SCHEMA_BYTES_MAX));
+        for schema in [
+            r#"{"$ref":"http://127.0.0.1:1/schema.json"}"#,
+            r#"{"$ref":"file:///etc/passwd"}"#,
+            r##"{"$ref":"#/$defs/missing"}"##,
+            r#"{"type":"objekt"}"#,
+            r#"{"pattern":"^(?!a)b$"}"#,
+            r#"{"pattern":"((a{1000}){1000}){1000}"}"#,
+            r#"{"$schema":"https://example.com/my-own-draft","type":"object"}"#,
+            "7",
+            &too_large,
+        ] {
+            assert_eq!(
+                validate(schema, &json!({"a": "ab"})),
+                Verdict::Unverified,
+                "{}",
+                &schema[..schema.len().min(80)]
+            );
+        }
+    }
+
+    #[test]
+    fn references_inside_the_schema_are_followed() {
+        let schema = r##"{"$defs":{"node":{"type":"object","properties":{"next":{"$ref":"#/$defs/node"}},"required":["v"]}},"$ref":"#/$defs/node"}"##;
+        assert_eq!(validate(schema, &json!({"v": 1, "next": {"v": 2}})), Verdict::Valid);
+        assert!(matches!(validate(schema, &json!({"v": 1, "next": {}})), Verdict::Invalid(_)));
+    }
+
+    #[test]
+    fn the_memory_of_compiled_schemas_is_bounded() {
+        for n in 0..2 * CACHED_MAX {
+            assert_eq!(validate(&format!(r#"{{"const":{n}}}"#), &json!(n)), Verdict::Valid);
+        }
+        assert!(lock().entries.len() <= CACHED_MAX);
+    }
+
+    #[test]
+    fn a_hostile_pattern_is_matched_in_linear_time() {
+        let text = json!("a".repeat(100_000));
+        assert!(matches!(validate(r#"{"pattern":"^(a+)+$b"}"#, &text), Verdict::Invalid(_)));
+    }
+}
