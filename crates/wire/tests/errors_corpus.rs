@@ -1,11 +1,14 @@
 //! Every labelled failure of the recorded corpus gets its class. The corpus is not part of this project: it is
 //! found by `OUTLAST_CORPUS`, by default `../shared/data` beside the workspace, and without it the test says so.
 //!
-//! A row that is a success by its status is walked by the code that meets it in service: error objects by
-//! `classify::in_band`, words for the end of a reply by `classify::finish` and `classify::broken_finish`.
+//! A row that is a success by its status goes the way it goes in service: the two dialects spoken here through
+//! `reply` or `StreamReader` and `check` (for a client that demands JSON, so that a cut counts), the others by what
+//! those are made of: error objects by `classify::in_band`, words for the end of a reply by `classify::finish` and
+//! `classify::broken_finish`.
 
-use outlast_model::{Failure, Wall, turn::Finish};
-use outlast_wire::classify;
+use bytes::Bytes;
+use outlast_model::{Failure, Wall, policy::Dialect, turn::Finish};
+use outlast_wire::{Inbound, StreamReader, check, classify, reply};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -51,7 +54,39 @@ fn class_of(row: &Value) -> Option<&'static str> {
         let header = |name: &str| headers.get(name).map(String::as_str);
         return Some(classify::response(status, header, body.as_bytes(), Wall(1_772_049_722_000)).failure.class());
     }
+    let spoken = match row["api"].as_str() {
+        Some("openai-chat") => Some(Dialect::OpenaiChat),
+        Some("anthropic-messages") => Some(Dialect::Anthropic),
+        _ => None,
+    };
+    if let Some(dialect) = spoken {
+        return Some(spoken_class(dialect, row["stream"] == true, body.into()));
+    }
     Some(payloads(&body).iter().find_map(|payload| in_success(payload)).unwrap_or("answered"))
+}
+
+/// The class the readers and the checks give a success, for a client that demands JSON.
+fn spoken_class(dialect: Dialect, stream: bool, body: Bytes) -> &'static str {
+    let asked = match dialect {
+        Dialect::OpenaiChat => {
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"}}"#
+        }
+        Dialect::Anthropic => {
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}],"output_config":{"format":{"type":"json_schema","schema":{}}}}"#
+        }
+    };
+    let asked = Inbound::parse(dialect, Bytes::from_static(asked.as_bytes())).unwrap();
+    let found = if stream {
+        let mut reader = StreamReader::new(dialect, &asked, false, true);
+        let mut out = Vec::new();
+        reader.push(body, &mut out).and_then(|()| reader.end(&mut out)).map(|_| check::stream(&asked, &reader))
+    } else {
+        reply::read(dialect, &asked, body).map(|reply| check::reply(&asked, &reply))
+    };
+    match found {
+        Err(report) => report.failure.class(),
+        Ok(findings) => findings.problems.first().map_or("answered", |problem| problem.failure.class()),
+    }
 }
 
 /// The JSON documents of a body: itself, a stream's `data` lines, or an event stream's frames.

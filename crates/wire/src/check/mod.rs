@@ -204,7 +204,8 @@ impl<'a> Offered<'a> {
 }
 
 fn structure(output: &OutputFormat, answer: &Answer, overflowed: bool, found: &mut Found) {
-    let cut = answer.finish == Some(Finish::Length);
+    // A reason only that provider knows (a paused turn, say) is not the model's own end either.
+    let cut = matches!(answer.finish, Some(Finish::Length | Finish::Other));
     if overflowed {
         found.structure(SchemaStatus::Invalid);
         return found.add(Failure::SchemaError, "the reply is too long to be checked");
@@ -219,7 +220,7 @@ fn structure(output: &OutputFormat, answer: &Answer, overflowed: bool, found: &m
         }
         Err(_) if cut => {
             found.structure(SchemaStatus::Invalid);
-            return found.add(Failure::Truncated, "length stop inside required JSON");
+            return found.add(Failure::Truncated, "ended inside required JSON");
         }
         Err(error) => {
             found.structure(SchemaStatus::Invalid);

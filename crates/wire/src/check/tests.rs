@@ -71,6 +71,7 @@ fn required_json_is_parsed_and_a_length_stop_inside_it_is_truncation() {
     assert_eq!(failures(&plain(&json), said("\"words\"", Finish::Stop)), [Failure::SchemaError]);
     assert_eq!(failures(&plain(&json), said("{\"a\":", Finish::Length)), [Failure::Truncated]);
     assert_eq!(failures(&plain(&json), said("", Finish::Length)), [Failure::Truncated]);
+    assert_eq!(failures(&plain(&json), said("{\"a\":", Finish::Other)), [Failure::Truncated], "a paused turn");
     let whole = judge(&plain(&json), &[said("{\"a\":1}", Finish::Length)], false);
     assert_eq!((whole.problems.len(), whole.schema), (0, SchemaStatus::Valid), "whole after all");
 }

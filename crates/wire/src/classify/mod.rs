@@ -69,7 +69,9 @@ pub fn of_unproven(report: FailureReport, needs: &Needs, can: &Capabilities) -> 
 /// Reads any vendor's word for why a reply ended: `finish_reason`, `stop_reason`, `finishReason`, `done_reason`...
 pub fn finish(word: &str) -> Finish {
     match said::normal(word).as_str() {
-        "stop" | "endturn" | "stopsequence" | "eos" | "complete" | "completed" | "finished" => Finish::Stop,
+        "stop" | "endturn" | "stopsequence" | "eos" | "eostoken" | "complete" | "completed" | "finished" => {
+            Finish::Stop
+        }
         "length" | "maxtokens" | "maxoutputtokens" | "modellength" | "modelcontextwindowexceeded" => Finish::Length,
         "toolcalls" | "tooluse" | "functioncall" | "toolcall" => Finish::ToolCalls,
         "contentfilter"

@@ -6,12 +6,13 @@ use super::{
     usage::{self, UsageIn},
 };
 use crate::{
+    classify,
     json::{Str, Writer},
     lax::Strict,
     said::input_or_empty,
     stream::Broken,
 };
-use outlast_model::turn::{Delta, Part, Reply};
+use outlast_model::turn::{Delta, Finish, Part, Reply};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -50,9 +51,14 @@ pub(crate) fn decode_reply<'a>(
     }
     for (at, choice) in choices.into_iter().enumerate() {
         let index = choice.index.unwrap_or(u32::try_from(at).unwrap_or(u32::MAX));
-        let message = choice.message.ok_or(Broken::Malformed)?;
-        Decoder::new(false).delta(message, true, |delta| sink(index, delta))?;
-        match choice.finish_reason.filter(|word| !word.0.is_empty()) {
+        let word = choice.finish_reason.filter(|word| !word.0.is_empty());
+        match choice.message {
+            Some(message) => Decoder::new(false).delta(message, true, |delta| sink(index, delta))?,
+            // Azure leaves the message out where its filter withheld it.
+            None if word.as_ref().is_some_and(|word| classify::finish(&word.0) == Finish::ContentFilter) => {}
+            None => return Err(Broken::Malformed),
+        }
+        match word {
             Some(Str(word)) => {
                 let finish = finish_of(&word)?;
                 sink(index, Delta::Finish { finish, word, stop_sequence: None })?;
