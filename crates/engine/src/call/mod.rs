@@ -1,12 +1,36 @@
 //! One request, from admission to settlement.
+//!
+//! The files follow its journey: `admit` (may it come in), `plan` (who can answer, who is to be asked next), `attempt`
+//! (one exchange and its deadlines), `validate` (does the reply pass), `settle` (what a failure leads to, how it ends).
+//!
+//! ```text
+//!   Admit --> Live <-----------------------------+
+//!              | Ended          | failed         | next target, same target, schedule over
+//!              v                v                |
+//!           Checking --bad--> decide --------> Waiting
+//!              | clean          | no way on, the client's fault, after commit, deadline, client gone
+//!              v                v
+//!           Deliver           Reject ----------> Over --every abort answered--> Settle
+//! ```
 
-use crate::fleet::{BoundRoute, Fleet, TargetIx};
+mod admit;
+mod attempt;
+mod plan;
+mod settle;
+mod validate;
+
+pub use validate::Validated;
+
+use crate::fleet::{BoundRoute, Fleet, Receipt, TargetIx};
+use attempt::Flight;
 use outlast_model::{
-    FailureReport, Findings, Mono, TargetId, Usd,
-    policy::{Needs, Timeouts},
+    Failure, FailureReport, Findings, Mono, TargetId, Usd,
+    policy::{Needs, OutputNeed, StreamContract, Timeouts},
     record::{AttemptRecord, LeftOut, Outcome, SchemaStatus},
     turn::{Finish, Usage},
 };
+use plan::Candidate;
+use settle::Ending;
 use std::{collections::VecDeque, time::Duration};
 
 /// Names a call within this process. The host gives it; the fleet uses it to wake calls.
@@ -163,25 +187,6 @@ pub struct RetryAdvice {
     pub retry_after: Option<Duration>,
 }
 
-/// The proof that a complete reply passed its checks.
-#[derive(Debug)]
-pub struct Validated {
-    attempt: u8,
-    degraded: bool,
-}
-
-impl Validated {
-    /// The attempt whose reply passed.
-    pub fn attempt(&self) -> u8 {
-        self.attempt
-    }
-
-    /// It is less than the full contract, and must be marked so.
-    pub fn degraded(&self) -> bool {
-        self.degraded
-    }
-}
-
 /// All of the call's record that the engine knows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settlement {
@@ -212,21 +217,153 @@ pub struct Settlement {
 /// One request in the making.
 #[derive(Debug)]
 pub struct Call {
-    ask: Ask,
+    id: CallId,
+    route: BoundRoute,
+    needs: Needs,
+    /// The route's, or `buffer` when the reply has to be checked whole.
+    stream: StreamContract,
+    rng: fastrand::Rng,
+    /// Drawn once: decides whether it has a place in the share of a target that is being restored.
+    chance: f64,
+    started: Mono,
     deadline: Mono,
+    stage: Stage,
+    /// The exchange in flight, or the one whose reply is being checked.
+    flight: Option<Flight>,
+    /// The targets that can answer it.
+    candidates: Vec<Candidate>,
+    planned: Vec<TargetId>,
+    left_out: Vec<LeftOut>,
+    attempts: Vec<AttemptRecord>,
+    /// The evidence it gave: once per target.
+    told: Vec<Told>,
+    /// The one retry on the same target is used up.
+    repeated: bool,
+    /// The prompt did not fit a window of so many tokens.
+    larger_than: u32,
+    /// Providers that failed as a whole; their other targets come last.
+    shunned: Vec<usize>,
+    /// The first failure, and the attempt that met it.
+    first_failure: Option<(u8, FailureReport)>,
+    /// The client has seen output.
+    committed: bool,
+    first_output: Option<Mono>,
+    /// Waiting for a schedule or a recovery ends then.
+    patience: Option<Mono>,
+    /// Its place in the line of those who wait.
+    ticket: Option<u64>,
+    /// Aborts that have not been answered.
+    owed: u8,
+    ending: Option<Ending>,
+    schema: SchemaStatus,
     actions: VecDeque<Action>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    /// Not admitted yet.
+    New,
+    /// An exchange is in flight.
+    Live,
+    /// A complete reply is being checked.
+    Checking,
+    /// Nothing is in flight.
+    Waiting(Wait),
+    /// Decided; the aborts are still to be answered.
+    Over,
+    /// Nothing more comes.
+    Settled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Wait {
+    until: Mono,
+    then: Then,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    /// The same candidate once more, if it still may be asked.
+    Repeat(usize),
+    /// Whoever may be asked by then.
+    Plan,
+}
+
+/// Evidence this call gave against a target.
+#[derive(Debug)]
+struct Told {
+    ix: usize,
+    failure: Failure,
+    receipt: Receipt,
+    /// Given for being overdue only: taken back if it succeeds after all.
+    suspicion: bool,
 }
 
 impl Call {
     /// A call that came in `now`. Feed [`Event::Admit`] next.
     pub fn new(ask: Ask, now: Mono) -> Call {
-        let deadline = now + ask.deadline.unwrap_or(Duration::MAX).min(ask.route.route().tier.deadline);
-        Call { ask, deadline, actions: VecDeque::with_capacity(4) }
+        let Ask { id, route, needs, deadline, seed } = ask;
+        let tier = &route.route().tier;
+        let deadline = now + deadline.unwrap_or(Duration::MAX).min(tier.deadline);
+        let stream = match needs.output {
+            OutputNeed::Text => route.route().contract.stream,
+            OutputNeed::Json | OutputNeed::JsonSchema => StreamContract::Buffer,
+        };
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let chance = rng.f64();
+        Call {
+            id,
+            route,
+            needs,
+            stream,
+            rng,
+            chance,
+            started: now,
+            deadline,
+            stage: Stage::New,
+            flight: None,
+            candidates: Vec::new(),
+            planned: Vec::new(),
+            left_out: Vec::new(),
+            attempts: Vec::new(),
+            told: Vec::new(),
+            repeated: false,
+            larger_than: 0,
+            shunned: Vec::new(),
+            first_failure: None,
+            committed: false,
+            first_output: None,
+            patience: None,
+            ticket: None,
+            owed: 0,
+            ending: None,
+            schema: SchemaStatus::None,
+            actions: VecDeque::with_capacity(4),
+        }
     }
 
-    /// Takes one event. Drain [`Call::poll_action`] afterwards.
-    pub fn handle(&mut self, _fleet: &mut Fleet, _event: Event, _now: Mono) {
-        let _ = &self.ask;
+    /// Takes one event. Drain [`Call::poll_action`] afterwards. Events that come too late are ignored.
+    pub fn handle(&mut self, fleet: &mut Fleet, event: Event, now: Mono) {
+        match event {
+            Event::Admit => self.admit(fleet, now),
+            Event::Headers { attempt } if self.live(attempt) => self.headers(fleet, now),
+            Event::Output { attempt, tokens, releasable } if self.live(attempt) => {
+                self.output(fleet, tokens, releasable, now);
+            }
+            Event::Ended { attempt, finish, spent } if self.live(attempt) => self.ended(fleet, finish, spent, now),
+            Event::Failed { attempt, report, spent } if self.live(attempt) => self.reported(fleet, report, spent, now),
+            Event::Checked { attempt, findings } if self.checking(attempt) => self.checked(fleet, findings, now),
+            Event::Aborted { attempt, spent } => self.aborted(fleet, attempt, spent),
+            Event::ClientGone => self.client_gone(fleet, now),
+            Event::Woken => self.woken(fleet, now),
+            Event::Tick => self.tick(fleet, now),
+            // Of an attempt that is no longer the current one.
+            Event::Headers { .. }
+            | Event::Output { .. }
+            | Event::Ended { .. }
+            | Event::Failed { .. }
+            | Event::Checked { .. } => {}
+        }
     }
 
     /// The next thing to do; `None` when there is nothing more for now.
@@ -234,8 +371,47 @@ impl Call {
         self.actions.pop_front()
     }
 
-    /// When to feed [`Event::Tick`], at the latest.
+    /// When to feed [`Event::Tick`], at the latest; earlier does no harm.
     pub fn poll_timeout(&self) -> Option<Mono> {
-        Some(self.deadline)
+        match self.stage {
+            Stage::New | Stage::Over | Stage::Settled => None,
+            Stage::Checking => Some(self.deadline),
+            Stage::Waiting(wait) => Some(wait.until.min(self.deadline)),
+            Stage::Live => self.flight.as_ref().map(|flight| flight.due().min(self.deadline)),
+        }
+    }
+
+    fn current(&self, attempt: u8) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.attempt == attempt)
+    }
+
+    fn live(&self, attempt: u8) -> bool {
+        self.stage == Stage::Live && self.current(attempt)
+    }
+
+    fn checking(&self, attempt: u8) -> bool {
+        self.stage == Stage::Checking && self.current(attempt)
+    }
+
+    fn woken(&mut self, fleet: &mut Fleet, now: Mono) {
+        match self.stage {
+            Stage::Live => self.leave_if_open(fleet, now),
+            Stage::Waiting(Wait { then: Then::Plan, .. }) => self.go_on(fleet, now),
+            Stage::Waiting(Wait { then: Then::Repeat(_), .. })
+            | Stage::New
+            | Stage::Checking
+            | Stage::Over
+            | Stage::Settled => {}
+        }
+    }
+
+    fn tick(&mut self, fleet: &mut Fleet, now: Mono) {
+        match self.stage {
+            Stage::New | Stage::Over | Stage::Settled => {}
+            Stage::Live | Stage::Checking | Stage::Waiting(_) if now >= self.deadline => self.out_of_time(fleet, now),
+            Stage::Live => self.tick_flight(fleet, now),
+            Stage::Waiting(wait) if now >= wait.until => self.go_on(fleet, now),
+            Stage::Waiting(_) | Stage::Checking => {}
+        }
     }
 }

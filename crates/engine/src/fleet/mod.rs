@@ -1,17 +1,48 @@
 //! The health of all targets: the only decision state that calls share.
+//!
+//! Calls tell it what they met (`health`), ask it whom they may ask (here), and wait in it (`admission`). It probes
+//! (`probe`), and answers with wake-ups, probes and alerts. Everything a target is judged by is in `target`, and each
+//! kind of judgement has its file: faults in `breaker` on `cusum`, 429s in `limiter`, speed in `window`.
+//!
+//! Slots are never reused, so that a call of an older config can never reach another target's health. A fleet thus
+//! grows by a few kilobytes with each target id and route id that any reload ever named.
 
-use crate::call::CallId;
+mod admission;
+mod breaker;
+mod cusum;
+mod health;
+mod limiter;
+mod probe;
+mod target;
+mod window;
+
+pub(crate) use breaker::Receipt;
+pub(crate) use cusum::Soft;
+
+use crate::{budget::Price, budget::RetryBudget, call::CallId};
+use admission::Admission;
+use breaker::State;
 use outlast_model::{
-    Failure, FailureReport, Mono, ProviderId, TargetId,
-    policy::{HealthPolicy, Route, TargetSpec},
+    Failure, FailureReport, Mono, ProviderId, RouteId, TargetId,
+    policy::{HealthPolicy, Needs, Route, TargetSpec},
 };
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use probe::Probing;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use target::{KEYS_AT_MOST, KeyState, Provider, Target};
 
 /// The slot of a target in the fleet. It never changes owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetIx(u32);
 
 impl TargetIx {
+    pub(crate) fn of(index: usize) -> Self {
+        TargetIx(u32::try_from(index).expect("fewer than four billion targets"))
+    }
+
     /// The slot's number, dense from zero.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -25,12 +56,31 @@ pub struct BoundRoute(Arc<Bound>);
 #[derive(Debug)]
 struct Bound {
     route: Route,
+    targets: Vec<BoundTarget>,
+}
+
+/// A target's place in a bound route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoundTarget {
+    pub(crate) ix: usize,
+    pub(crate) weight: u32,
+    /// The slot of the retry budget of this route and target.
+    pub(crate) budget: usize,
 }
 
 impl BoundRoute {
     /// The route.
     pub fn route(&self) -> &Route {
         &self.0.route
+    }
+
+    /// Its targets' slots, as listed.
+    pub fn targets(&self) -> impl Iterator<Item = TargetIx> + '_ {
+        self.0.targets.iter().map(|target| TargetIx::of(target.ix))
+    }
+
+    pub(crate) fn bound(&self) -> &[BoundTarget] {
+        &self.0.targets
     }
 }
 
@@ -63,6 +113,8 @@ pub enum FleetAction {
         target_id: TargetId,
         /// With which key.
         key: u8,
+        /// Without a first output after so long, the answer is `timeout:first_token`.
+        timeout: Duration,
     },
     /// Tell a person.
     Alert(Alert),
@@ -177,30 +229,148 @@ pub struct TargetView {
 pub struct Fleet {
     policy: HealthPolicy,
     rng: fastrand::Rng,
+    targets: Vec<Target>,
+    by_id: BTreeMap<TargetId, usize>,
+    providers: Vec<Provider>,
+    budgets: Vec<RetryBudget>,
+    budget_of: BTreeMap<(RouteId, TargetId), usize>,
+    admission: Admission,
     actions: VecDeque<FleetAction>,
+    /// No later than the first thing to do.
+    due: Mono,
+}
+
+/// Whether a target may be asked, before what else is known against it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Standing {
+    /// Yes.
+    Healthy,
+    /// Yes, after the healthy ones.
+    Demoted,
+    /// Yes, after those: it is being restored and this call has not drawn a place in its share.
+    Undrawn,
+    /// Half-open, and a live call may try it now.
+    Trial,
+    /// Its breaker is open, or half-open with somebody else on trial.
+    Open,
+    /// All its keys are on a schedule until then.
+    Limited(Mono),
+    /// All its keys are out.
+    NoKey,
+    /// The provider denies the model to this account.
+    Denied,
+}
+
+/// Why no key can be used now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Unready {
+    Limited(Mono),
+    NoKey,
 }
 
 impl Fleet {
     /// An empty fleet. The same seed and events give the same trace.
     pub fn new(policy: HealthPolicy, seed: u64) -> Self {
-        Fleet { policy, rng: fastrand::Rng::with_seed(seed), actions: VecDeque::new() }
+        Fleet {
+            policy,
+            rng: fastrand::Rng::with_seed(seed),
+            targets: Vec::new(),
+            by_id: BTreeMap::new(),
+            providers: Vec::new(),
+            budgets: Vec::new(),
+            budget_of: BTreeMap::new(),
+            admission: Admission::default(),
+            actions: VecDeque::new(),
+            due: Mono::FAR,
+        }
     }
 
     /// Installs a (re)loaded set of targets: known ids keep their health, new ones get a slot, missing ones are
-    /// retired (calls in flight on them go on). Keys that were out get another chance.
-    pub fn install(&mut self, policy: HealthPolicy, _targets: &[TargetSpec], _now: Mono) {
+    /// retired (calls in flight on them go on). Keys that were out and targets that were denied get another chance.
+    pub fn install(&mut self, policy: HealthPolicy, targets: &[TargetSpec], now: Mono) {
         self.policy = policy;
-        self.rng.u64(..);
+        self.targets.iter_mut().for_each(|target| target.retired = true);
+        self.providers.iter_mut().for_each(|provider| provider.keys.clear());
+        for spec in targets {
+            let provider = self.provider_slot(&spec.provider);
+            let keys = usize::from(spec.keys.clamp(1, KEYS_AT_MOST));
+            let known = &mut self.providers[provider].keys;
+            known.resize(known.len().max(keys), KeyState::Good);
+            match self.by_id.get(&spec.id) {
+                Some(ix) => {
+                    let target = &mut self.targets[*ix];
+                    target.spec = spec.clone();
+                    target.retired = false;
+                    target.denied_until = Mono::ZERO;
+                    target.limiters.resize_with(keys, Default::default);
+                }
+                None => {
+                    let ix = self.targets.len();
+                    let first_probe = self.spread(self.policy.probe_idle);
+                    self.targets.push(Target::new(spec.clone(), provider, Probing::first(now + first_probe, now)));
+                    self.by_id.insert(spec.id.clone(), ix);
+                    self.providers[provider].targets.push(ix);
+                }
+            }
+        }
+        self.schedule(now);
+    }
+
+    fn provider_slot(&mut self, id: &ProviderId) -> usize {
+        self.providers.iter().position(|provider| provider.id == *id).unwrap_or_else(|| {
+            let provider = Provider { id: id.clone(), targets: Vec::new(), keys: Vec::new(), suspect: false };
+            self.providers.push(provider);
+            self.providers.len() - 1
+        })
     }
 
     /// Resolves a route's targets to slots. Targets that are not installed are left out silently: the config reader
     /// has checked them.
     pub fn bind(&mut self, route: &Route) -> BoundRoute {
-        BoundRoute(Arc::new(Bound { route: route.clone() }))
+        let mut targets = Vec::with_capacity(route.targets.len());
+        for place in &route.targets {
+            let Some(ix) = self.by_id.get(&place.target).copied() else { continue };
+            let budgets = &mut self.budgets;
+            let budget = *self.budget_of.entry((route.id.clone(), place.target.clone())).or_insert_with(|| {
+                budgets.push(RetryBudget::new(Mono::ZERO));
+                budgets.len() - 1
+            });
+            targets.push(BoundTarget { ix, weight: place.weight.max(1), budget });
+        }
+        BoundRoute(Arc::new(Bound { route: route.clone(), targets }))
     }
 
     /// Takes one event. Drain [`Fleet::poll_action`] afterwards, and after every [`Call::handle`](crate::Call::handle).
-    pub fn handle(&mut self, _event: FleetEvent, _now: Mono) {}
+    pub fn handle(&mut self, event: FleetEvent, now: Mono) {
+        match event {
+            FleetEvent::Tick => self.tick(now),
+            FleetEvent::Probed { target, key, result } => self.probed(target.index(), Some(key), result, now),
+        }
+    }
+
+    fn tick(&mut self, now: Mono) {
+        for ix in 0..self.targets.len() {
+            self.advance(ix, now);
+            self.targets[ix].soft.tidy(now);
+            if self.targets[ix].wake_at <= now {
+                self.wake_parked(ix, now);
+            }
+            self.tick_probes(ix, now);
+        }
+        self.due = (0..self.targets.len()).filter_map(|ix| self.target_due(ix)).min().unwrap_or(Mono::FAR);
+    }
+
+    /// When a target next needs a tick.
+    fn target_due(&self, ix: usize) -> Option<Mono> {
+        let target = &self.targets[ix];
+        let waking = (target.wake_at != Mono::FAR).then_some(target.wake_at);
+        [target.breaker.due(), waking, self.probe_due(ix)].into_iter().flatten().min()
+    }
+
+    /// Makes sure a tick comes by then.
+    pub(crate) fn schedule(&mut self, at: Mono) {
+        self.due = self.due.min(at);
+    }
 
     /// The next thing to do; `None` when there is nothing more for now.
     pub fn poll_action(&mut self) -> Option<FleetAction> {
@@ -209,11 +379,151 @@ impl Fleet {
 
     /// When to feed [`FleetEvent::Tick`]. It may move with every call: read it again after each.
     pub fn poll_timeout(&self) -> Option<Mono> {
-        None
+        (self.due != Mono::FAR).then_some(self.due)
+    }
+
+    pub(crate) fn policy(&self) -> &HealthPolicy {
+        &self.policy
+    }
+
+    pub(crate) fn target(&self, ix: usize) -> &Target {
+        &self.targets[ix]
+    }
+
+    /// Where a target stands for a call that has used these keys on it (a bit mask) and has drawn this chance.
+    pub(crate) fn standing(&mut self, ix: usize, used_keys: u64, chance: f64, now: Mono) -> Standing {
+        if self.targets[ix].denied_until > now {
+            return Standing::Denied;
+        }
+        match self.pick_key(ix, used_keys, now) {
+            Err(Unready::Limited(at)) => return Standing::Limited(at),
+            Err(Unready::NoKey) => return Standing::NoKey,
+            Ok(_) => {}
+        }
+        let target = &mut self.targets[ix];
+        if !target.breaker.serving() {
+            return if target.wants_live_trial(now) { Standing::Trial } else { Standing::Open };
+        }
+        if !target.breaker.draw(chance, now) {
+            Standing::Undrawn
+        } else if self.providers[target.provider].suspect || target.soft.demoted(now) {
+            Standing::Demoted
+        } else {
+            Standing::Healthy
+        }
+    }
+
+    /// The first key, in order, that may be used now and has not been used by this call. In order, so that a provider's
+    /// prompt cache stays warm and a spare key stays spare.
+    pub(crate) fn pick_key(&mut self, ix: usize, used_keys: u64, now: Mono) -> Result<u8, Unready> {
+        let target = &mut self.targets[ix];
+        let keys = &self.providers[target.provider].keys;
+        let mut soonest = None;
+        for (key, limiter) in (0u8..).zip(target.limiters.iter_mut()) {
+            let out = match keys.get(usize::from(key)) {
+                Some(KeyState::Out { until, .. }) => target.spec.probes || *until > now,
+                Some(KeyState::Good) | None => false,
+            };
+            if out || used_keys & (1 << key) != 0 {
+                continue;
+            }
+            let ready = limiter.ready_at(now);
+            if ready <= now {
+                return Ok(key);
+            }
+            soonest = Some(soonest.map_or(ready, |at: Mono| at.min(ready)));
+        }
+        Err(soonest.map_or(Unready::NoKey, Unready::Limited))
+    }
+
+    /// An attempt leaves. `trial`: it holds the target's permit until it ends, or until `permit_until`.
+    pub(crate) fn begin(&mut self, ix: usize, key: u8, call: CallId, trial: Option<Mono>, now: Mono) {
+        self.try_key(ix, key, now);
+        let target = &mut self.targets[ix];
+        target.in_flight += 1;
+        target.counts.attempts += 1;
+        target.limiters[usize::from(key)].sent(now);
+        if let Some(permit_until) = trial {
+            target.breaker.take_permit(call, permit_until);
+        }
+    }
+
+    /// An attempt has ended, however. Its evidence has been given already.
+    pub(crate) fn end(&mut self, ix: usize, call: CallId, answered: bool, now: Mono) {
+        let target = &mut self.targets[ix];
+        target.in_flight -= 1;
+        target.counts.answered += u64::from(answered);
+        target.overdue.remove(&call);
+        if target.breaker.return_permit(call) && !target.breaker.serving() {
+            self.trickle_again(ix, now);
+        }
+    }
+
+    pub(crate) fn learn_gap(&mut self, ix: usize, gap: Duration) {
+        self.targets[ix].gaps.record(gap);
+    }
+
+    pub(crate) fn earn(&mut self, budget: usize) {
+        self.budgets[budget].earn();
+    }
+
+    pub(crate) fn spend(&mut self, budget: usize, price: Price, now: Mono) -> bool {
+        self.budgets[budget].spend(price, now)
+    }
+
+    /// What such a request is expected to cost on a target, in nano-dollars.
+    pub(crate) fn expected_cost(&self, ix: usize, needs: &Needs) -> Option<u64> {
+        /// Output of a request that names no limit, or a generous one.
+        const TYPICAL_OUTPUT: u32 = 250;
+        let usage = outlast_model::turn::Usage {
+            input_tokens: needs.input_tokens,
+            output_tokens: needs.max_output_tokens.map_or(TYPICAL_OUTPUT, |limit| limit.min(TYPICAL_OUTPUT)),
+            ..Default::default()
+        };
+        self.targets[ix].spec.price.map(|price| price.cost(&usage).as_nanos())
     }
 
     /// Every target that is not retired, or is retired with calls in flight, in order of slots.
-    pub fn view(&self, _now: Mono) -> Vec<TargetView> {
-        Vec::new()
+    pub fn view(&self, now: Mono) -> Vec<TargetView> {
+        let shown = |target: &&Target| !target.retired || target.in_flight > 0;
+        let slots = self.targets.iter().enumerate();
+        slots.filter(|(_, target)| shown(target)).map(|(ix, target)| self.view_of(ix, target, now)).collect()
+    }
+
+    fn view_of(&self, ix: usize, target: &Target, now: Mono) -> TargetView {
+        let provider = &self.providers[target.provider];
+        let state = match target.breaker.state() {
+            _ if target.retired => TargetState::Retired,
+            State::Closed => TargetState::Closed,
+            State::Open { .. } => TargetState::Open,
+            State::HalfOpen => TargetState::HalfOpen,
+            State::Restoring(ramp) => TargetState::Restoring { share: ramp.share(now) },
+        };
+        let reopens_in = match target.breaker.state() {
+            State::Open { until } => Some(now.until(until)),
+            State::Closed | State::HalfOpen | State::Restoring(_) => None,
+        };
+        let ready_at = target.limiters.iter().map(|limiter| limiter.scheduled_at()).min().unwrap_or_default();
+        let keys_out = (0u8..).zip(&provider.keys).filter(|(_, key)| **key != KeyState::Good).map(|(at, _)| at);
+        TargetView {
+            target: TargetIx::of(ix),
+            id: target.spec.id.clone(),
+            state,
+            evidence: target.breaker.evidence(now),
+            demoted: provider.suspect || target.soft.demoted(now),
+            reopens_in,
+            in_flight: target.in_flight,
+            overdue: u32::try_from(target.overdue.len()).unwrap_or(u32::MAX),
+            limited_for: (ready_at > now).then(|| now.until(ready_at)),
+            keys_out: keys_out.collect(),
+            access_denied: target.denied_until > now,
+            first_output: target.first_output.summary(),
+            whole_reply: target.whole_reply.summary(),
+            attempts: target.counts.attempts,
+            answered: target.counts.answered,
+            faults: target.counts.faults,
+            rate_limits: target.counts.rate_limits,
+            probes: target.counts.probes,
+        }
     }
 }

@@ -1,0 +1,303 @@
+//! One exchange with one target: its deadlines, its first output, the commit point, and being overdue.
+//!
+//! An overdue exchange is evidence at once, long before its deadline passes. If that opens the breaker, or it is open
+//! already, the call leaves for the next target; if not, it waits on, and what it said is taken back should the reply
+//! come after all.
+
+use super::{Action, Call, Spent, Stage, Told, plan::Choice};
+use crate::fleet::{Fleet, TargetIx};
+use outlast_model::{
+    Failure, FailureReport, Mono,
+    failure::Deadline,
+    policy::{StreamContract, Timeouts},
+    record::{AttemptReason, AttemptRecord, Decision},
+    turn::{Finish, Usage},
+};
+use std::time::Duration;
+
+/// What a permit holder gets beyond the time at which it is overdue.
+const PERMIT_GRACE: Duration = Duration::from_secs(5);
+
+/// The exchange in flight.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) attempt: u8,
+    /// The candidate that is asked.
+    pub(super) at: usize,
+    pub(super) ix: usize,
+    pub(super) key: u8,
+    /// It holds its target's permit.
+    pub(super) trial: bool,
+    pub(super) started: Mono,
+    pub(super) headers: bool,
+    pub(super) first_output: Option<Mono>,
+    pub(super) streamed: bool,
+    pub(super) input_tokens: u32,
+    /// The last sign of life after the head.
+    pub(super) last: Mono,
+    tokens: u32,
+    releasable: bool,
+    limits: Timeouts,
+    overdue_at: Mono,
+    stalled_after: Duration,
+    /// It was reported overdue; once is enough.
+    suspected: bool,
+    /// The hold ends then.
+    hold_until: Mono,
+}
+
+impl Flight {
+    /// The deadline that comes first, and what passing it is called.
+    fn limit(&self) -> (Mono, Failure) {
+        let total = (self.started + self.limits.total, Deadline::Total);
+        let header = (self.started + self.limits.header, Deadline::Header);
+        let first = (self.started + self.limits.first_token, Deadline::FirstToken);
+        let idle = (self.last + self.limits.idle, Deadline::Idle);
+        let next = match (self.streamed, self.headers, self.first_output) {
+            (true, false, _) => header.min(first),
+            (true, true, None) => first,
+            (false, false, _) => header,
+            (false, true, _) | (true, true, Some(_)) => idle,
+        };
+        let (at, deadline) = total.min(next);
+        (at, Failure::Timeout(deadline))
+    }
+
+    /// When it is evidence, and of what.
+    fn suspicion(&self) -> (Mono, Failure) {
+        match (self.suspected, self.streamed, self.first_output) {
+            (true, _, _) => (Mono::FAR, Failure::Timeout(Deadline::Idle)),
+            (false, true, Some(_)) => (self.last + self.stalled_after, Failure::Timeout(Deadline::Idle)),
+            (false, true, None) => (self.overdue_at, Failure::Timeout(Deadline::FirstToken)),
+            (false, false, _) => (self.overdue_at, Failure::Timeout(Deadline::Header)),
+        }
+    }
+
+    /// When it next needs a tick.
+    pub(super) fn due(&self) -> Mono {
+        self.limit().0.min(self.suspicion().0).min(self.hold_until)
+    }
+}
+
+impl Call {
+    /// Asks a candidate.
+    pub(super) fn start(
+        &mut self,
+        at: usize,
+        reason: AttemptReason,
+        trial: Option<AttemptReason>,
+        fleet: &mut Fleet,
+        now: Mono,
+    ) {
+        let candidate = &self.candidates[at];
+        let (ix, budget) = (candidate.place.ix, candidate.place.budget);
+        // An open target's key was not looked at by the plan; its first key serves then.
+        let key = fleet.pick_key(ix, candidate.used_keys, now).unwrap_or(0);
+        let target = fleet.target(ix);
+        let overdue_at = now + target.latency(&self.needs).overdue_after(self.needs.input_tokens);
+        let limits = clipped(&target.spec.timeouts, now.until(self.deadline));
+        let target_id = target.spec.id.clone();
+        let stalled_after = target.stalled_after();
+        self.repeated |= self.attempts.iter().any(|earlier| earlier.target == target_id && earlier.key == key);
+        fleet.begin(ix, key, self.id, trial.map(|_| overdue_at + PERMIT_GRACE), now);
+        if self.attempts.is_empty() {
+            fleet.earn(budget);
+        }
+        let attempt = u8::try_from(self.attempts.len()).expect("a tier has at most 255 attempts");
+        self.attempts.push(AttemptRecord {
+            target: target_id.clone(),
+            key,
+            reason,
+            started_us: micros(now.since(self.started)),
+            first_output_us: None,
+            took_us: 0,
+            failure: None,
+            finish: None,
+            bytes_out: 0,
+            bytes_in: 0,
+            usage: Usage::default(),
+            cost: None,
+            decision: Decision::Cancel,
+        });
+        self.flight = Some(Flight {
+            attempt,
+            at,
+            ix,
+            key,
+            trial: trial.is_some(),
+            started: now,
+            headers: false,
+            first_output: None,
+            streamed: self.needs.stream,
+            input_tokens: self.needs.input_tokens,
+            last: now,
+            tokens: 0,
+            releasable: false,
+            limits,
+            overdue_at,
+            stalled_after,
+            suspected: false,
+            hold_until: Mono::FAR,
+        });
+        self.stage = Stage::Live;
+        self.actions.push_back(Action::Start { attempt, target: TargetIx::of(ix), target_id, key, timeouts: limits });
+    }
+
+    pub(super) fn headers(&mut self, fleet: &mut Fleet, now: Mono) {
+        let Some(flight) = &mut self.flight else { return };
+        flight.headers = true;
+        flight.last = now;
+        fleet.key_passed(flight.ix, flight.key, flight.started, now);
+    }
+
+    pub(super) fn output(&mut self, fleet: &mut Fleet, tokens: u32, releasable: bool, now: Mono) {
+        let Some(flight) = &mut self.flight else { return };
+        flight.last = now;
+        if !flight.streamed {
+            return;
+        }
+        flight.tokens = flight.tokens.saturating_add(tokens);
+        flight.releasable |= releasable;
+        if flight.first_output.is_none() {
+            flight.first_output = Some(now);
+            let took = now.since(flight.started);
+            self.attempts[usize::from(flight.attempt)].first_output_us = Some(micros(took));
+            fleet.judge_speed(flight.ix, Some(&self.needs), took, now);
+            if let StreamContract::Hold { after, .. } = self.stream {
+                flight.hold_until = now + after;
+            }
+        }
+        self.release_if_due(now);
+    }
+
+    /// The commit point, when the stream contract has come to it.
+    fn release_if_due(&mut self, now: Mono) {
+        let Some(flight) = &mut self.flight else { return };
+        let due = match self.stream {
+            StreamContract::Buffer => false,
+            StreamContract::Fail => true,
+            StreamContract::Hold { tokens, .. } => flight.tokens >= tokens || now >= flight.hold_until,
+        };
+        if now >= flight.hold_until {
+            flight.hold_until = Mono::FAR;
+            // The time is up for whatever becomes releasable later, too.
+            self.stream = StreamContract::Fail;
+        }
+        if due && flight.releasable && !self.committed {
+            flight.hold_until = Mono::FAR;
+            self.committed = true;
+            self.first_output = Some(now);
+            self.actions.push_back(Action::Release { attempt: flight.attempt });
+        }
+    }
+
+    /// The whole reply is here.
+    pub(super) fn ended(&mut self, fleet: &mut Fleet, finish: Option<Finish>, spent: Spent, now: Mono) {
+        let Some(flight) = &self.flight else { return };
+        let attempt = flight.attempt;
+        let took = now.since(flight.started);
+        if !flight.streamed {
+            fleet.judge_speed(flight.ix, Some(&self.needs), took, now);
+        } else if let Some(first) = flight.first_output
+            && flight.tokens > 1
+        {
+            fleet.learn_gap(flight.ix, flight.last.since(first) / (flight.tokens - 1));
+        }
+        let record = &mut self.attempts[usize::from(attempt)];
+        record.took_us = micros(took);
+        record.finish = finish;
+        self.spent(fleet, attempt, spent);
+        self.stage = Stage::Checking;
+        self.actions.push_back(Action::Check { attempt });
+    }
+
+    /// The host's account of a failure.
+    pub(super) fn reported(&mut self, fleet: &mut Fleet, report: FailureReport, spent: Spent, now: Mono) {
+        let Some(flight) = &self.flight else { return };
+        self.spent(fleet, flight.attempt, spent);
+        if report.failure == Failure::Cancelled {
+            self.client_gone(fleet, now);
+        } else {
+            self.attempt_failed(fleet, report, now);
+        }
+    }
+
+    /// Closes the exchange in flight.
+    pub(super) fn abort(&mut self, attempt: u8) {
+        self.owed += 1;
+        self.actions.push_back(Action::Abort { attempt });
+    }
+
+    /// A deadline of the exchange, its overdue mark, or the end of its hold.
+    pub(super) fn tick_flight(&mut self, fleet: &mut Fleet, now: Mono) {
+        self.release_if_due(now);
+        let Some(flight) = &mut self.flight else { return };
+        let (limit, failure) = flight.limit();
+        if now >= limit {
+            let attempt = flight.attempt;
+            self.abort(attempt);
+            self.attempt_failed(fleet, FailureReport::of(failure), now);
+            return;
+        }
+        let (overdue, failure) = flight.suspicion();
+        if now >= overdue {
+            flight.suspected = true;
+            let (ix, trial) = (flight.ix, flight.trial);
+            if !self.told.iter().any(|told| told.ix == ix) {
+                let receipt = fleet.overdue(ix, self.id, trial, failure, now);
+                self.told.push(Told { ix, failure, receipt, suspicion: true });
+            }
+            self.leave_if_open(fleet, now);
+        }
+    }
+
+    /// Leaves an overdue exchange whose target's breaker is open, if somebody else can be asked at once.
+    pub(super) fn leave_if_open(&mut self, fleet: &mut Fleet, now: Mono) {
+        let Some(flight) = &self.flight else { return };
+        let spent_out = self.attempts.len() >= usize::from(self.route.route().tier.attempts);
+        if !flight.suspected || self.committed || spent_out || fleet.target(flight.ix).breaker.serving() {
+            return;
+        }
+        let (at, attempt) = (flight.at, flight.attempt);
+        let was_tried = std::mem::replace(&mut self.candidates[at].tried, true);
+        match self.choose(fleet, now) {
+            Choice::Ask { at: next, trial: None } => {
+                let failure = match self.told.iter().find(|told| told.ix == self.candidates[at].place.ix) {
+                    Some(told) => told.failure,
+                    None => Failure::Timeout(Deadline::FirstToken),
+                };
+                self.abort(attempt);
+                self.close_attempt(fleet, FailureReport::of(failure), Decision::Reroute, now);
+                self.start(next, AttemptReason::Reroute, None, fleet, now);
+            }
+            // Nobody better: a slow answer beats none.
+            Choice::Ask { trial: Some(_), .. } | Choice::Wait(_) | Choice::Nobody => {
+                self.candidates[at].tried = was_tried;
+            }
+        }
+    }
+
+    /// Enters what an attempt took.
+    pub(super) fn spent(&mut self, fleet: &Fleet, attempt: u8, spent: Spent) {
+        let record = &mut self.attempts[usize::from(attempt)];
+        (record.usage, record.bytes_out, record.bytes_in) = (spent.usage, spent.bytes_out, spent.bytes_in);
+        let mut places = self.candidates.iter().map(|candidate| &fleet.target(candidate.place.ix).spec);
+        let price = places.find(|spec| spec.id == record.target).and_then(|spec| spec.price);
+        record.cost = price.map(|price| price.cost(&spent.usage));
+    }
+}
+
+/// Cuts every deadline to what is left of the call's.
+fn clipped(limits: &Timeouts, left: Duration) -> Timeouts {
+    Timeouts {
+        connect: limits.connect.min(left),
+        header: limits.header.min(left),
+        first_token: limits.first_token.min(left),
+        idle: limits.idle.min(left),
+        total: limits.total.min(left),
+    }
+}
+
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

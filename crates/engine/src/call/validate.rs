@@ -1,0 +1,101 @@
+//! Does the reply pass? The only place that mints [`Validated`].
+
+use super::{Action, Call};
+use crate::fleet::{Fleet, Soft};
+use outlast_model::{
+    Failure, FailureReport, Findings, Mono, Problem,
+    failure::{Blame, Then},
+    policy::OutputNeed,
+    record::{Decision, SchemaStatus},
+};
+
+/// The proof that a complete reply passed its checks. Nothing outside this file can make one.
+#[derive(Debug)]
+pub struct Validated {
+    attempt: u8,
+    degraded: bool,
+}
+
+impl Validated {
+    /// The attempt whose reply passed.
+    pub fn attempt(&self) -> u8 {
+        self.attempt
+    }
+
+    /// It is less than the full contract, and must be marked so.
+    pub fn degraded(&self) -> bool {
+        self.degraded
+    }
+}
+
+impl Call {
+    /// Judges a complete reply by what the checks found in it.
+    pub(super) fn checked(&mut self, fleet: &mut Fleet, findings: Findings, now: Mono) {
+        let Some(flight) = &self.flight else { return };
+        let (attempt, ix) = (flight.attempt, flight.ix);
+        self.schema = findings.schema;
+        let worst = worst(&findings.problems).map(|problem| problem.failure);
+        self.judge_softly(fleet, ix, &findings, now);
+        match worst {
+            None => self.deliver(fleet, attempt, now),
+            Some(Failure::Refusal) if !self.refusal_moves_on(fleet, now) => self.deliver(fleet, attempt, now),
+            Some(failure) => self.attempt_failed(fleet, FailureReport::of(failure), now),
+        }
+    }
+
+    fn deliver(&mut self, fleet: &mut Fleet, attempt: u8, now: Mono) {
+        self.first_output.get_or_insert(now);
+        self.attempts[usize::from(attempt)].decision = Decision::Deliver;
+        self.actions.push_back(Action::Deliver { validated: Validated { attempt, degraded: false } });
+        self.answered(fleet, attempt, now);
+    }
+
+    /// A refusal is the reply, unless the contract lets another target be asked and there is one.
+    fn refusal_moves_on(&mut self, fleet: &mut Fleet, now: Mono) -> bool {
+        let contract_allows = match Failure::Refusal.remedy().then {
+            Then::IfContractAllows => self.route.route().contract.reroute_refusals,
+            Then::Reroute
+            | Then::RerouteLarger
+            | Then::RerouteStructured
+            | Then::RerouteTools
+            | Then::ReturnReason
+            | Then::StreamContract
+            | Then::Backstop
+            | Then::Settle => false,
+        };
+        contract_allows && !self.committed && self.somebody_else(fleet, now)
+    }
+
+    /// The soft detectors hear of every reply, good or bad.
+    fn judge_softly(&self, fleet: &mut Fleet, ix: usize, findings: &Findings, now: Mono) {
+        let bad = |kind: Soft| findings.problems.iter().any(|problem| soft_kind(problem.failure) == Some(kind));
+        fleet.judge(ix, Soft::Empty, bad(Soft::Empty), now);
+        fleet.judge(ix, Soft::Refusal, bad(Soft::Refusal), now);
+        if self.needs.output != OutputNeed::Text || self.needs.tools || findings.schema != SchemaStatus::None {
+            fleet.judge(ix, Soft::Structure, bad(Soft::Structure), now);
+        }
+    }
+}
+
+/// Which soft detector a failure is for.
+pub(super) fn soft_kind(failure: Failure) -> Option<Soft> {
+    let of_quality = failure.remedy().blame == Blame::Quality;
+    of_quality.then_some(if failure == Failure::Empty {
+        Soft::Empty
+    } else if failure == Failure::Refusal {
+        Soft::Refusal
+    } else {
+        Soft::Structure
+    })
+}
+
+/// The problem that decides: a policy reason before anything else, a refusal only if nothing else is wrong.
+fn worst(problems: &[Problem]) -> Option<&Problem> {
+    let gravity = |problem: &&Problem| match problem.failure.remedy().then {
+        Then::ReturnReason => 0,
+        Then::Backstop | Then::Settle | Then::StreamContract => 1,
+        Then::Reroute | Then::RerouteLarger | Then::RerouteStructured | Then::RerouteTools => 2,
+        Then::IfContractAllows => 3,
+    };
+    problems.iter().min_by_key(gravity)
+}
