@@ -201,9 +201,10 @@ impl Call {
         let flight = self.flight.as_ref()?;
         let same_target = report.failure.remedy().same_target;
         let place = self.candidates[at].place;
-        let had_output = flight.first_output.is_some();
-        if self.repeated || had_output || same_target == SameTarget::Never || !fleet.target(place.ix).breaker.serving()
-        {
+        // An empty reply is empty whatever came with it; any other is worth no retry once it had begun.
+        let had_output = flight.first_output.is_some() && same_target != SameTarget::First;
+        let serving = fleet.target(place.ix).breaker.serving();
+        if self.repeated || had_output || same_target == SameTarget::Never || !serving {
             return None;
         }
         let alone = !matches!(choice, Choice::Ask { trial: None, .. });

@@ -163,6 +163,7 @@ pub struct World {
     pub route: BoundRoute,
     pub now: Mono,
     pub calls: Vec<Seen>,
+    live: BTreeSet<u64>,
     pub alerts: Vec<(Mono, Alert)>,
     pub probes: Vec<(Mono, TargetId)>,
     pub trace: Vec<String>,
@@ -197,6 +198,7 @@ impl World {
             route,
             now: Mono::ZERO,
             calls: Vec::new(),
+            live: BTreeSet::new(),
             alerts: Vec::new(),
             probes: Vec::new(),
             trace: Vec::new(),
@@ -239,8 +241,7 @@ impl World {
         loop {
             let agenda = self.agenda.first_key_value().map(|((when, _), _)| *when);
             let fleet = self.fleet.poll_timeout();
-            let calls =
-                self.calls.iter().filter(|seen| seen.settled.is_none()).filter_map(|seen| seen.call.poll_timeout());
+            let calls = self.live.iter().filter_map(|id| self.calls[*id as usize].call.poll_timeout());
             let Some(next) = agenda.into_iter().chain(fleet).chain(calls).min().filter(|next| *next <= until) else {
                 self.now = until;
                 return;
@@ -254,12 +255,13 @@ impl World {
                 );
                 self.drain_fleet();
             }
-            for id in 0..self.calls.len() {
-                if self.calls[id].settled.is_none()
-                    && self.calls[id].call.poll_timeout().is_some_and(|due| due <= self.now)
-                {
-                    self.feed(id as u64, Event::Tick);
-                    let due = self.calls[id].call.poll_timeout();
+            let calls = &self.calls;
+            let due = |id: &u64| calls[*id as usize].call.poll_timeout().is_some_and(|due| due <= self.now);
+            for id in self.live.iter().copied().filter(due).collect::<Vec<_>>() {
+                // An earlier one's tick may have settled it.
+                if self.live.contains(&id) {
+                    self.feed(id, Event::Tick);
+                    let due = self.calls[id as usize].call.poll_timeout();
                     assert!(due.is_none_or(|due| due > self.now), "call {id}: a tick leaves work undone: {due:?}");
                 }
             }
@@ -301,6 +303,7 @@ impl World {
                     settled: None,
                     gone: false,
                 });
+                self.live.insert(id);
                 self.feed(id, Event::Admit);
             }
             Todo::Feed(id, event) => {
@@ -442,6 +445,7 @@ impl World {
                 });
                 assert!(block.is_none_or(|at| at + 1 == settlement.attempts.len()), "call {id}: got round a block");
                 seen.settled = Some(*settlement);
+                self.live.remove(&id);
             }
         }
     }
