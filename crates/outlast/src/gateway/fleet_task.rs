@@ -27,11 +27,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut actions: mpsc::Receiver<FleetAc
         shared.fleet_wakes_at.store(at.as_nanos(), Ordering::Relaxed);
         tokio::select! {
             action = actions.recv() => match action {
-                Some(FleetAction::Probe { target, target_id, key }) => {
+                Some(FleetAction::Probe { target, target_id, key, timeout }) => {
                     let shared = shared.clone();
                     probes.spawn(async move {
                         let result = match shared.live().target(&target_id).cloned() {
-                            Some(known) => ask(&shared, &known, key).await,
+                            Some(known) => ask(&shared, &known, key, timeout).await,
                             None => Err(FailureReport::of(Failure::AccessDenied)),
                         };
                         let now = shared.clock.mono();
@@ -50,10 +50,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut actions: mpsc::Receiver<FleetAc
 }
 
 /// Asks a target for one token.
-async fn ask(shared: &Shared, target: &Target, key: u8) -> Result<Duration, FailureReport> {
+async fn ask(shared: &Shared, target: &Target, key: u8, timeout: Duration) -> Result<Duration, FailureReport> {
     let started = shared.clock.mono();
-    let patience = target.spec.timeouts.first_token;
-    match clock::timeout(patience, exchange(shared, target, key)).await {
+    match clock::timeout(timeout, exchange(shared, target, key)).await {
         Ok(Ok(())) => Ok(shared.clock.mono().since(started)),
         Ok(Err(report)) => Err(report),
         Err(_) => Err(FailureReport::of(Failure::Timeout(Deadline::FirstToken))),
