@@ -16,6 +16,8 @@ mod lax;
 pub mod note;
 mod openai_chat;
 pub mod probe;
+#[cfg(test)]
+mod recorded;
 pub mod reply;
 mod said;
 mod scan;

@@ -130,7 +130,14 @@ impl Said {
                 self.usage = Some(*usage);
                 return Ok(());
             }
-            Delta::Done => seen.done = true,
+            Delta::Done => {
+                seen.done = true;
+                // Without a finish reason (Snowflake sends none) the calls are known to be whole only now.
+                for choice in 0..self.answers.len() {
+                    self.close(choice as u32, None, &mut whole)?;
+                }
+                return Ok(());
+            }
         }
         self.noted = true;
         Ok(())
@@ -151,8 +158,12 @@ impl Said {
         self.answers.iter().all(|answer| answer.finish.is_some())
     }
 
-    /// Every choice that has begun has its finish reason, and one has. (Some servers ignore `n`.)
+    /// The terminal mark may be believed: every choice that has begun has its finish reason, and one has (some
+    /// servers ignore `n`); or the provider has sent its account (some never send a finish reason).
     pub(crate) fn whole(&self) -> bool {
+        if self.noted && self.usage.is_some() {
+            return true;
+        }
         let pending = |answer: &Answer| answer.finish.is_none() && *answer != Answer::default();
         self.open_tools() == 0
             && self.answers.iter().any(|answer| answer.finish.is_some())

@@ -199,7 +199,7 @@ impl StreamReader {
         }
         if !self.ended {
             // Some OpenAI-compatible servers forget `[DONE]`; a finish reason for every choice is as good.
-            let whole = self.upstream == Dialect::OpenaiChat && self.said.whole();
+            let whole = self.upstream == Dialect::OpenaiChat && self.said.all_finished();
             if !whole {
                 return Err(self.cut());
             }
@@ -304,11 +304,11 @@ impl StreamReader {
 
     /// Crossing: the frames that end the reply.
     fn closing(&mut self) -> Bytes {
-        let usage = self.usage();
+        let (usage, finish) = (self.usage(), self.finish());
         let mut bytes = Vec::new();
         match &mut self.encoder {
-            Some(Encoder::OpenaiChat(encoder)) => encoder.close(&usage, &mut bytes),
-            Some(Encoder::Anthropic(encoder)) => encoder.close(&usage, &mut bytes),
+            Some(Encoder::OpenaiChat(encoder)) => encoder.close(&usage, finish, &mut bytes),
+            Some(Encoder::Anthropic(encoder)) => encoder.close(&usage, finish, &mut bytes),
             None => {}
         }
         bytes.into()
@@ -331,6 +331,9 @@ impl StreamReader {
             if !(self.strip_usage && seen.usage && !seen.finish && !seen.output) {
                 run.add(frame, PieceKind::Terminal);
             }
+            return Ok(());
+        }
+        if self.strip_usage && seen.usage && self.decoder.bare() {
             return Ok(());
         }
         if open > 0 {
@@ -356,6 +359,14 @@ impl StreamReader {
 }
 
 impl Decoder {
+    /// The last frame was there for its usage only.
+    fn bare(&self) -> bool {
+        match self {
+            Decoder::OpenaiChat(decoder) => decoder.bare,
+            Decoder::Anthropic(_) => false,
+        }
+    }
+
     fn decode<'a>(
         &mut self,
         data: &'a [u8],

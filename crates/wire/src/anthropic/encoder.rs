@@ -16,7 +16,6 @@ pub(crate) struct Encoder {
     block: Option<Block>,
     blocks: u32,
     calls: u32,
-    finish: Option<Finish>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +34,6 @@ impl Encoder {
             block: None,
             blocks: 0,
             calls: 0,
-            finish: None,
         }
     }
 
@@ -51,13 +49,13 @@ impl Encoder {
                 self.block(Block::Thinking, out);
                 self.block_delta("thinking_delta", "thinking", text, out);
             }
-            Delta::Finish { finish, .. } => self.finish = Some(*finish),
             Delta::Reasoning(_)
             | Delta::Signature(_)
             | Delta::RedactedReasoning(_)
             | Delta::ToolCall { .. }
             | Delta::Opaque
             | Delta::BlockEnd
+            | Delta::Finish { .. }
             | Delta::Usage(_)
             | Delta::Done => {}
         }
@@ -82,9 +80,9 @@ impl Encoder {
     }
 
     /// Writes the end: stop reason with usage, `message_stop`.
-    pub(crate) fn close(&mut self, usage: &Usage, out: &mut Vec<u8>) {
+    pub(crate) fn close(&mut self, usage: &Usage, finish: Option<Finish>, out: &mut Vec<u8>) {
         self.close_block(out);
-        let reason = stop_reason(self.finish.unwrap_or(Finish::Other), self.calls > 0);
+        let reason = stop_reason(finish.unwrap_or(Finish::Other), self.calls > 0);
         event(out, "message_delta", |w| {
             w.key("delta").open(b'{').key("stop_reason").str(reason).key("stop_sequence").raw("null").close(b'}');
             w.key("usage");

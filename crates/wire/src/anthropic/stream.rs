@@ -73,6 +73,7 @@ struct DeltaIn<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     usage: UsageIn,
+    started: bool,
     /// The open block is a tool call the client has to run.
     in_tool: bool,
     /// Its input came whole at its start.
@@ -101,7 +102,9 @@ impl Decoder {
                 sink(0, Delta::BlockEnd)
             }
             "message_start" => {
-                let Some(head) = event.message else { return Err(Broken::Malformed) };
+                // A second one is a relay's failed attempt at going on.
+                let Some(head) = event.message.filter(|_| !self.started) else { return Err(Broken::Malformed) };
+                self.started = true;
                 sink(
                     0,
                     Delta::Start {

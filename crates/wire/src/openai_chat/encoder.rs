@@ -13,20 +13,12 @@ pub(crate) struct Encoder {
     created: u64,
     wants_usage: bool,
     calls: u32,
-    finish: Option<Finish>,
 }
 
 impl Encoder {
     pub(crate) fn new(client: &Inbound) -> Self {
         let created = client.received_secs();
-        Encoder {
-            head: head("", "", created),
-            started: false,
-            created,
-            wants_usage: client.wants_usage(),
-            calls: 0,
-            finish: None,
-        }
+        Encoder { head: head("", "", created), started: false, created, wants_usage: client.wants_usage(), calls: 0 }
     }
 
     /// Writes what one delta says. Tool calls come whole through [`Encoder::tool_call`].
@@ -43,13 +35,13 @@ impl Encoder {
             Delta::Text(text) => self.text("content", text, out),
             Delta::Reasoning(text) => self.text("reasoning_content", text, out),
             Delta::Refusal(text) => self.text("refusal", text, out),
-            Delta::Finish { finish, .. } => self.finish = Some(*finish),
             Delta::Start { .. }
             | Delta::Signature(_)
             | Delta::RedactedReasoning(_)
             | Delta::ToolCall { .. }
             | Delta::Opaque
             | Delta::BlockEnd
+            | Delta::Finish { .. }
             | Delta::Usage(_)
             | Delta::Done => {}
         }
@@ -67,8 +59,8 @@ impl Encoder {
     }
 
     /// Writes the end: finish reason, usage if the client asked for it, `[DONE]`.
-    pub(crate) fn close(&mut self, usage: &Usage, out: &mut Vec<u8>) {
-        let word = finish_word(self.finish.unwrap_or(Finish::Other), self.calls > 0);
+    pub(crate) fn close(&mut self, usage: &Usage, finish: Option<Finish>, out: &mut Vec<u8>) {
+        let word = finish_word(finish.unwrap_or(Finish::Other), self.calls > 0);
         self.frame(out, |w| {
             w.key("choices").open(b'[').open(b'{').key("index").plain(0);
             w.key("delta").open(b'{').close(b'}').key("finish_reason").str(word).close(b'}').close(b']');

@@ -32,7 +32,7 @@ pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>) -> Vec<u8> {
         w.close(b']');
     }
     tools(request, own, &mut w);
-    output(&request.output, &mut w);
+    output(&request.output, own, &mut w);
     if let Some(user) = &request.user {
         w.key("user").str(user);
     }
@@ -299,7 +299,7 @@ fn tools(request: &Request, own: bool, w: &mut Writer) {
     }
 }
 
-fn output(format: &OutputFormat, w: &mut Writer) {
+fn output(format: &OutputFormat, own: bool, w: &mut Writer) {
     match format {
         OutputFormat::Text => {}
         OutputFormat::Json => {
@@ -313,7 +313,7 @@ fn output(format: &OutputFormat, w: &mut Writer) {
             }
             w.key("schema").raw(schema.get());
             // OpenAI's strict mode refuses schemas with optional fields; the reply is validated here in any case.
-            let strict = strict.or_else(|| schema::is_openai_strict(schema.get()).then_some(true));
+            let strict = strict.or_else(|| (!own && schema::is_openai_strict(schema.get())).then_some(true));
             if let Some(strict) = strict {
                 w.key("strict").plain(strict);
             }

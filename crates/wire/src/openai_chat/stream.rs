@@ -68,6 +68,9 @@ pub(super) struct DeltaIn<'a> {
     reasoning_content: Lax<'a>,
     #[serde(borrow, default)]
     reasoning: Lax<'a>,
+    /// OpenRouter's list, which some send without the above.
+    #[serde(borrow, default)]
+    reasoning_details: Option<Vec<DetailIn<'a>>>,
     #[serde(borrow, default)]
     refusal: Lax<'a>,
     #[serde(borrow, default)]
@@ -76,6 +79,14 @@ pub(super) struct DeltaIn<'a> {
     function_call: Option<IgnoredAny>,
     #[serde(default)]
     audio: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct DetailIn<'a> {
+    #[serde(borrow, default)]
+    text: Lax<'a>,
+    #[serde(borrow, default)]
+    summary: Lax<'a>,
 }
 
 #[derive(Deserialize)]
@@ -105,12 +116,14 @@ pub(crate) struct Decoder {
     wants_head: bool,
     /// Calls seen so far, for providers that leave out `index`.
     calls: u32,
+    /// The last chunk had no choices: it is there for its usage.
+    pub(crate) bare: bool,
 }
 
 impl Decoder {
     /// `wants_head`: whether id and model are of interest.
     pub(crate) fn new(wants_head: bool) -> Self {
-        Decoder { wants_head, calls: 0 }
+        Decoder { wants_head, calls: 0, bare: false }
     }
 
     /// Turns one chunk into deltas, each with its choice.
@@ -132,6 +145,7 @@ impl Decoder {
             self.wants_head = false;
             sink(0, head.delta())?;
         }
+        self.bare = chunk.choices.as_ref().is_none_or(Vec::is_empty);
         for choice in chunk.choices.into_iter().flatten() {
             if let Some(delta) = choice.delta {
                 self.delta(delta, false, |delta| sink(choice.index, delta))?;
@@ -157,6 +171,14 @@ impl Decoder {
         // Some providers say the same thought under both names.
         if let Some(thought) = delta.reasoning_content.filled().or(delta.reasoning.filled()) {
             sink(Delta::Reasoning(thought))?;
+        } else {
+            for detail in delta.reasoning_details.into_iter().flatten() {
+                detail
+                    .text
+                    .filled()
+                    .or(detail.summary.filled())
+                    .map_or(Ok(()), |thought| sink(Delta::Reasoning(thought)))?;
+            }
         }
         content(delta.content, &mut sink)?;
         if let Some(refusal) = delta.refusal.filled() {

@@ -50,10 +50,12 @@ impl UsageIn {
         // xAI leaves reasoning out of the completion; the total gives it away.
         let apart = reasoning > 0
             && u64::from(self.total_tokens.0) == u64::from(input) + u64::from(output) + u64::from(reasoning);
+        let cached = prompt.cached_tokens.0.max(self.prompt_cache_hit_tokens.0).max(self.cached_tokens.0);
         Usage {
-            input_tokens: input,
+            // xAI on Azure leaves cached tokens out of the prompt.
+            input_tokens: if cached > input { input.saturating_add(cached) } else { input },
             output_tokens: if apart { output.saturating_add(reasoning) } else { output },
-            cache_read_tokens: prompt.cached_tokens.0.max(self.prompt_cache_hit_tokens.0).max(self.cached_tokens.0),
+            cache_read_tokens: cached,
             cache_write_tokens: prompt.cache_write_tokens.0,
             reasoning_tokens: reasoning,
             estimated: false,
