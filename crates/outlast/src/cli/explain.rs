@@ -14,6 +14,7 @@ use outlast_model::{
     failure::{Blame, SameTarget, Then},
     policy::{Ability, Dialect, Ranking, Route, StreamContract, TargetSpec},
 };
+use outlast_wire::crossing::{Fate, TABLE};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -123,6 +124,16 @@ impl<'c> Explanation<'c> {
         });
         let failures =
             Failure::ALL.iter().map(|failure| json!({ "failure": failure, "then": self.consequence(*failure) }));
+        let crossings = Dialect::ALL.iter().filter_map(|dialect| {
+            let targets: Vec<_> = self.targets.iter().filter(|(spec, _, _)| spec.dialect != *dialect).collect();
+            let targets: Vec<_> = targets.into_iter().map(|(spec, _, _)| spec.id.as_str()).collect();
+            (!targets.is_empty()).then(|| {
+                json!({
+                    "client": dialect.name(), "targets": targets,
+                    "dropped": crossing(*dialect, Fate::Dropped), "cannot_carry": crossing(*dialect, Fate::Cannot),
+                })
+            })
+        });
         json!({
             "route": self.route.id,
             "tier": { "name": self.route.tier.name, "attempts": self.route.tier.attempts, "deadline_ms": millis(self.route.tier.deadline) },
@@ -130,6 +141,7 @@ impl<'c> Explanation<'c> {
             "ranking": self.route.ranking,
             "targets": targets.collect::<Vec<_>>(),
             "failures": failures.collect::<Vec<_>>(),
+            "crossings": crossings.collect::<Vec<_>>(),
             "warnings": self.warnings,
         })
     }
@@ -232,11 +244,17 @@ impl<'c> Explanation<'c> {
         let unknown = unknown.map(|names| format!(", unknown for {names}")).unwrap_or_default();
         lines.push(format!("  the longest prompt and reply together: {largest}{unknown}"));
         for dialect in Dialect::ALL {
-            let crossing = self.list(|spec| spec.dialect != dialect);
-            lines.push(match crossing {
-                None => format!("  in {}: passed through as it is", dialect.name()),
-                Some(names) => format!("  in {}: translated for {names}", dialect.name()),
-            });
+            let Some(names) = self.list(|spec| spec.dialect != dialect) else {
+                lines.push(format!("  in {}: passed through as it is", dialect.name()));
+                continue;
+            };
+            lines.push(format!("  in {}: translated for {names}", dialect.name()));
+            for (fate, says) in [
+                (Fate::Dropped, "hints that are left out there"),
+                (Fate::Cannot, "what keeps a request from going there"),
+            ] {
+                lines.push(format!("    {says}: {}", crossing(dialect, fate).join(", ")));
+            }
         }
         lines.join("\n")
     }
@@ -346,6 +364,11 @@ impl<'c> Explanation<'c> {
             self.targets.iter().filter(|(spec, _, _)| pick(spec)).map(|(spec, _, _)| spec.id.as_str()).collect();
         (!names.is_empty()).then(|| names.join(", "))
     }
+}
+
+/// The features of a request in this dialect that meet this fate in the other one.
+fn crossing(from: Dialect, fate: Fate) -> Vec<&'static str> {
+    TABLE.iter().filter(|row| row.from == from && row.fate == fate).map(|row| row.name).collect()
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
