@@ -117,6 +117,12 @@ impl Call {
         seen
     }
 
+    /// How many other candidates it may still ask whose breakers let it.
+    pub(super) fn others_serving(&self, fleet: &Fleet) -> usize {
+        let untried = self.candidates.iter().filter(|candidate| !candidate.tried);
+        untried.filter(|candidate| fleet.target(candidate.place.ix).breaker.serving()).count()
+    }
+
     fn class(&self, seen: &Seen) -> Option<Class> {
         match seen.standing {
             Standing::Healthy if self.shunned.contains(&self.candidates[seen.at].provider) => Some(Class::Demoted),

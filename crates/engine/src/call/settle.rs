@@ -87,6 +87,10 @@ impl Call {
     fn give_evidence(&mut self, fleet: &mut Fleet, report: &FailureReport, answered: bool, now: Mono) {
         let Some(flight) = &self.flight else { return };
         let (ix, key, sent, trial) = (flight.ix, flight.key, flight.started, flight.trial);
+        if report.status.is_some() && report.failure.remedy().blame != Blame::Fault {
+            self.absolve(fleet, ix, now);
+        }
+        let Some(flight) = &self.flight else { return };
         match report.failure.remedy().blame {
             Blame::Fault if fair(flight, report.failure, fleet, now) => {
                 self.tell_fault(fleet, ix, trial, report, now);
@@ -132,14 +136,17 @@ impl Call {
     fn tell_success(&mut self, fleet: &mut Fleet, now: Mono) {
         let Some(flight) = &self.flight else { return };
         let (ix, trial) = (flight.ix, flight.trial);
-        match self.told.iter().position(|told| told.ix == ix) {
-            Some(at) if self.told[at].suspicion => {
-                let told = self.told.swap_remove(at);
-                fleet.take_back(ix, told.receipt, now);
-                fleet.success(ix, trial, now);
-            }
-            Some(_) => {}
-            None => fleet.success(ix, trial, now),
+        self.absolve(fleet, ix, now);
+        if !self.told.iter().any(|told| told.ix == ix) {
+            fleet.success(ix, trial, now);
+        }
+    }
+
+    /// It was only late: the suspicion is taken back.
+    fn absolve(&mut self, fleet: &mut Fleet, ix: usize, now: Mono) {
+        if let Some(at) = self.told.iter().position(|told| told.ix == ix && told.suspicion) {
+            let told = self.told.swap_remove(at);
+            fleet.take_back(ix, told.receipt, now);
         }
     }
 
@@ -208,6 +215,11 @@ impl Call {
             return None;
         }
         let alone = !matches!(choice, Choice::Ask { trial: None, .. });
+        // It never takes the place of another target that serves.
+        let attempts_left = usize::from(self.route.route().tier.attempts) - self.attempts.len();
+        if self.others_serving(fleet) >= attempts_left {
+            return None;
+        }
         let wait = backoff::before_retry(&mut self.rng, 1, report.retry_after);
         let left = now.until(self.deadline);
         let short = wait <= SHORT_WAIT.min(left / SHORT_PART);

@@ -118,7 +118,7 @@ impl Ramp {
 
     fn complete(&self, now: Mono) -> bool {
         let quiet = f64::from(self.demand) < QUIET_PER_SEC * now.since(self.entered).as_secs_f64();
-        self.share(now) >= 1.0 || (quiet && self.in_a_row >= QUIET_PASSES)
+        now >= self.full_at() || (quiet && self.in_a_row >= QUIET_PASSES)
     }
 }
 

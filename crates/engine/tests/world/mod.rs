@@ -110,11 +110,8 @@ pub fn fail(failure: Failure) -> Script {
 }
 
 pub fn fail_after(after: Duration, failure: Failure, retry_after: Option<Duration>) -> Script {
-    let status = match failure {
-        Failure::Timeout(_) | Failure::Connection(_) => None,
-        Failure::RateLimited => Some(429),
-        _ => Some(500),
-    };
+    let answered = !matches!(failure, Failure::Timeout(_) | Failure::Connection(_));
+    let status = answered.then_some(if failure == Failure::RateLimited { 429 } else { 500 });
     Script::Fail { after, report: FailureReport { status, retry_after, ..FailureReport::of(failure) } }
 }
 
@@ -132,7 +129,7 @@ pub struct Question {
 type Behaviour = Box<dyn FnMut(&Question, &mut fastrand::Rng) -> Script>;
 
 enum Todo {
-    Arrive(Needs),
+    Arrive(Needs, Option<Duration>),
     Feed(u64, Event),
     Probed(TargetIx, u8, Result<Duration, FailureReport>),
     ClientGone(u64),
@@ -220,7 +217,12 @@ impl World {
     }
 
     pub fn arrive(&mut self, when: Mono, needs: Needs) {
-        self.plan(when, Todo::Arrive(needs));
+        self.plan(when, Todo::Arrive(needs, None));
+    }
+
+    /// Its client leaves so long after it came.
+    pub fn arrive_briefly(&mut self, when: Mono, needs: Needs, stays: Duration) {
+        self.plan(when, Todo::Arrive(needs, Some(stays)));
     }
 
     /// A steady rate of calls in `[from, until)`.
@@ -277,7 +279,7 @@ impl World {
 
     fn perform(&mut self, todo: Todo) {
         match todo {
-            Todo::Arrive(needs) => {
+            Todo::Arrive(needs, stays) => {
                 let id = self.calls.len() as u64;
                 let ask = Ask {
                     id: CallId(id),
@@ -304,16 +306,19 @@ impl World {
                     gone: false,
                 });
                 self.live.insert(id);
+                if let Some(stays) = stays {
+                    self.client_leaves(self.now + stays, id);
+                }
                 self.feed(id, Event::Admit);
             }
             Todo::Feed(id, event) => {
                 let open = &self.calls[id as usize];
-                let attempt = match &event {
-                    Event::Headers { attempt }
-                    | Event::Output { attempt, .. }
-                    | Event::Ended { attempt, .. }
-                    | Event::Failed { attempt, .. } => *attempt,
-                    _ => unreachable!("only exchanges are scripted"),
+                let (Event::Headers { attempt }
+                | Event::Output { attempt, .. }
+                | Event::Ended { attempt, .. }
+                | Event::Failed { attempt, .. }) = event
+                else {
+                    unreachable!("only exchanges are scripted")
                 };
                 if open.live == Some(attempt) {
                     if matches!(event, Event::Ended { .. } | Event::Failed { .. }) {
@@ -327,8 +332,10 @@ impl World {
                 self.drain_fleet();
             }
             Todo::ClientGone(id) => {
-                self.calls[id as usize].gone = true;
-                self.feed(id, Event::ClientGone);
+                if self.calls.get(id as usize).is_some_and(|seen| seen.settled.is_none()) {
+                    self.calls[id as usize].gone = true;
+                    self.feed(id, Event::ClientGone);
+                }
             }
         }
     }
