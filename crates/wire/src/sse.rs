@@ -21,9 +21,19 @@ pub(crate) struct Splitter {
     /// Where events are cut from now.
     chunk: Bytes,
     at: usize,
-    /// The beginning of an event whose end has not come yet, and how much of it holds no end.
+    /// The beginning of an event whose end has not come yet, and how far it has been looked through for that end.
     carry: BytesMut,
-    looked: usize,
+    looked: Looked,
+}
+
+/// How far an unfinished event has been looked through. Without it a long line that comes in small chunks would be
+/// searched from its start with each of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looked {
+    /// Where its open line starts.
+    line: usize,
+    /// Up to where that line has no end.
+    until: usize,
 }
 
 /// One event within [`Splitter::chunk`]. Spans are of the chunk.
@@ -47,7 +57,7 @@ impl Frame {
             1 => Some(Cow::Borrowed(&chunk[self.data.clone()])),
             _ => {
                 let mut joined = Vec::with_capacity(self.span.len());
-                let mut lines = Lines { bytes: &chunk[..self.span.end], at: self.span.start };
+                let mut lines = Lines::new(&chunk[..self.span.end], self.span.start);
                 while let Some((line, _)) = lines.next() {
                     if let Some((name, value)) = field(chunk, line)
                         && name == b"data"
@@ -74,13 +84,15 @@ impl Splitter {
             return Ok(());
         }
         self.carry.extend_from_slice(&chunk);
-        let (end, looked) = end_of_event(&self.carry, self.looked);
-        self.looked = looked;
-        if end.is_some() {
-            self.chunk = self.carry.split().freeze();
-            self.at = 0;
-            self.looked = 0;
-        } else if self.carry.len() > EVENT_LEN_MAX {
+        self.looked = match look_on(&self.carry, self.looked) {
+            None => {
+                self.chunk = self.carry.split().freeze();
+                self.at = 0;
+                Looked::default()
+            }
+            Some(looked) => looked,
+        };
+        if self.carry.len() > EVENT_LEN_MAX {
             return Err(TooLong);
         }
         Ok(())
@@ -94,7 +106,7 @@ impl Splitter {
     /// The next whole event, if there is one.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, TooLong> {
         let mut frame = Frame::default();
-        let mut lines = Lines { bytes: &self.chunk, at: self.at };
+        let mut lines = Lines::new(&self.chunk, self.at);
         while let Some((line, end)) = lines.next() {
             if line.is_empty() {
                 if end - self.at > EVENT_LEN_MAX {
@@ -109,7 +121,7 @@ impl Splitter {
         if self.at < self.chunk.len() {
             self.carry.extend_from_slice(&self.chunk[self.at..]);
             self.at = self.chunk.len();
-            self.looked = 0;
+            self.looked = Looked::default();
             if self.carry.len() > EVENT_LEN_MAX {
                 return Err(TooLong);
             }
@@ -155,36 +167,43 @@ fn field(chunk: &[u8], line: Range<usize>) -> Option<(&[u8], Range<usize>)> {
     Some((&bytes[..colon], value..line.end))
 }
 
-/// Where the first event ends, and from which line start to look next time if it does not.
-fn end_of_event(bytes: &[u8], from: usize) -> (Option<usize>, usize) {
-    let mut lines = Lines { bytes, at: from };
-    let mut looked = from;
-    while let Some((line, end)) = lines.next() {
+/// Looks for the end of the first event; if there is none, tells where to look on.
+fn look_on(bytes: &[u8], from: Looked) -> Option<Looked> {
+    let mut lines = Lines { bytes, at: from.line, unsearched: from.until };
+    while let Some((line, _)) = lines.next() {
         if line.is_empty() {
-            return (Some(end), 0);
+            return None;
         }
-        looked = end;
     }
-    (None, looked)
+    // A CR at the very end is an end of line only once the next byte is known.
+    let until = bytes.len() - usize::from(bytes.ends_with(b"\r"));
+    Some(Looked { line: lines.at, until: until.max(lines.at) })
 }
 
 /// Lines that are surely whole.
 struct Lines<'a> {
     bytes: &'a [u8],
+    /// Where the next line starts.
     at: usize,
+    /// Before this it has no end.
+    unsearched: usize,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    fn new(bytes: &'a [u8], at: usize) -> Self {
+        Lines { bytes, at, unsearched: at }
+    }
+
     /// The next line without its end, and where the line after it starts.
     fn next(&mut self) -> Option<(Range<usize>, usize)> {
-        let start = self.at;
-        let end = start + memchr2(b'\n', b'\r', self.bytes.get(start..)?)?;
+        let end = self.unsearched + memchr2(b'\n', b'\r', self.bytes.get(self.unsearched..)?)?;
         let next = match (self.bytes[end], self.bytes.get(end + 1)) {
             (b'\r', Some(b'\n')) => end + 2,
             (b'\r', None) => return None,
             _ => end + 1,
         };
-        self.at = next;
+        let start = std::mem::replace(&mut self.at, next);
+        self.unsearched = next;
         Some((start..end, next))
     }
 }

@@ -159,6 +159,12 @@ impl Said {
                         self.absorb(inner, depth + 1);
                     }
                 }
+                // Some relays put the error beside the choice it ended.
+                let choices = fields.get("choices").and_then(Value::as_array);
+                for error in choices.into_iter().flatten().take(8).filter_map(|choice| choice.get("error")) {
+                    self.error |= !is_nothing(error);
+                    self.absorb(error, depth + 1);
+                }
                 if let Some(Value::String(code)) = fields.get("code") {
                     self.add_code(code);
                 }
