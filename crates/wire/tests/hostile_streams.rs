@@ -5,6 +5,7 @@ use bytes::Bytes;
 use outlast_model::{Failure, FailureReport, policy::Dialect, turn::Finish};
 use outlast_wire::{Inbound, Piece, PieceKind, StreamEnd, StreamReader};
 use proptest::prelude::*;
+use std::path::PathBuf;
 
 const DIALECTS: [Dialect; 2] = Dialect::ALL;
 
@@ -296,6 +297,45 @@ fn absurd_indices_allocate_nothing() {
         .collect();
     let many = openai(&many.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(Run::of(Dialect::OpenaiChat, Dialect::OpenaiChat, [many.as_bytes()]).end.is_err());
+}
+
+#[test]
+fn no_cut_of_a_recorded_stream_is_presented_as_whole() {
+    let folder = std::env::var_os("OUTLAST_CORPUS")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"));
+    let path = folder.join("exchanges.jsonl");
+    let Ok(corpus) = std::fs::read_to_string(&path) else {
+        println!("skipped: no corpus at {}; set OUTLAST_CORPUS", path.display());
+        return;
+    };
+    let mut cuts = 0;
+    for line in corpus.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let upstream = match row["api"].as_str() {
+            Some("openai-chat") => Dialect::OpenaiChat,
+            Some("anthropic-messages") => Dialect::Anthropic,
+            _ => continue,
+        };
+        let Some(stream) = row["response"]["text"].as_str().filter(|_| row["stream"] == true) else { continue };
+        for client in DIALECTS {
+            if Run::of(upstream, client, [stream.as_bytes()]).end.is_err() {
+                continue;
+            }
+            for tenth in 0..10 {
+                let cut = &stream.as_bytes()[..stream.len() * tenth / 10];
+                let ended = String::from_utf8_lossy(cut).contains(match upstream {
+                    Dialect::OpenaiChat => "\"finish_reason\":\"",
+                    Dialect::Anthropic => "\"message_stop\"",
+                });
+                let run = Run::of(upstream, client, [cut]);
+                assert!(ended || run.end.is_err(), "{} cut at {tenth}/10 was presented as whole", row["id"]);
+                cuts += 1;
+            }
+        }
+    }
+    println!("{cuts} cuts");
+    assert!(cuts > 500, "the corpus has streams");
 }
 
 proptest! {
