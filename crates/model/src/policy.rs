@@ -111,6 +111,10 @@ pub struct HealthPolicy {
     pub open_base: Duration,
     /// Longest open period.
     pub open_cap: Duration,
+    /// How long a restored target takes from its first share, 5 %, to its full one; not zero.
+    pub restore_over: Duration,
+    /// Each stretch of this length without an opening takes one doubling of the open period back; not zero.
+    pub forgive_every: Duration,
     /// How often an idle healthy target is probed.
     pub probe_idle: Duration,
     /// How often a suspect idle target is probed.
@@ -128,6 +132,8 @@ impl Default for HealthPolicy {
             open_at: 8.0,
             open_base: Duration::from_secs(5),
             open_cap: Duration::from_secs(300),
+            restore_over: Duration::from_millis(47_500),
+            forgive_every: Duration::from_secs(600),
             probe_idle: Duration::from_secs(60),
             probe_suspect: Duration::from_secs(10),
             max_ejected: 1.0,

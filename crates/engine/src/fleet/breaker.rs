@@ -19,15 +19,12 @@ use outlast_model::{Mono, policy::HealthPolicy};
 use std::time::Duration;
 
 const HALF_LIFE: Duration = Duration::from_secs(600);
-/// Each stretch of this length without an opening takes one doubling back.
-const FORGIVEN_EVERY: Duration = Duration::from_secs(600);
 /// Each open period is spread by a fifth either way, so that gateways do not probe in step.
 const JITTER: f64 = 0.2;
 /// A Retry-After beyond this is cut.
 const BELIEVED_AT_MOST: Duration = Duration::from_secs(900);
-/// Where a restored target starts, how fast it grows, what failures do to it.
+/// Where a restored target starts, and what failures do to it. How fast it grows is the policy's.
 const FIRST_SHARE: f64 = 0.05;
-const GROWTH_PER_SEC: f64 = 0.02;
 const SHRINK: f64 = 0.5;
 const LEAST_SHARE: f64 = 0.01;
 const TOLERATED: f64 = 0.05;
@@ -80,6 +77,7 @@ struct Permit {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ramp {
     base: f64,
+    growth_per_sec: f64,
     since: Mono,
     entered: Mono,
     passed: u32,
@@ -89,16 +87,26 @@ pub(crate) struct Ramp {
 }
 
 impl Ramp {
-    fn new(now: Mono) -> Self {
-        Ramp { base: FIRST_SHARE, since: now, entered: now, passed: 0, failed: 0, in_a_row: 0, demand: 0 }
+    fn new(now: Mono, restore_over: Duration) -> Self {
+        let growth_per_sec = (1.0 - FIRST_SHARE) / restore_over.as_secs_f64().max(1e-3);
+        Ramp {
+            base: FIRST_SHARE,
+            growth_per_sec,
+            since: now,
+            entered: now,
+            passed: 0,
+            failed: 0,
+            in_a_row: 0,
+            demand: 0,
+        }
     }
 
     pub(crate) fn share(&self, now: Mono) -> f64 {
-        (self.base + GROWTH_PER_SEC * now.since(self.since).as_secs_f64()).min(1.0)
+        (self.base + self.growth_per_sec * now.since(self.since).as_secs_f64()).min(1.0)
     }
 
     fn full_at(&self) -> Mono {
-        self.since + Duration::from_secs_f64((1.0 - self.base) / GROWTH_PER_SEC)
+        self.since + Duration::from_secs_f64((1.0 - self.base) / self.growth_per_sec)
     }
 
     fn fail(&mut self, now: Mono) {
@@ -241,7 +249,7 @@ impl Breaker {
 
     fn open(&mut self, now: Mono, policy: &HealthPolicy, rng: &mut fastrand::Rng) {
         if let State::Closed = self.state {
-            let forgiven = now.since(self.closed_at).as_secs() / FORGIVEN_EVERY.as_secs();
+            let forgiven = now.since(self.closed_at).as_nanos() / policy.forgive_every.as_nanos().max(1);
             self.level = self.level.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
             self.out_since = now;
         }
@@ -283,7 +291,7 @@ impl Breaker {
     }
 
     fn restore(&mut self, now: Mono, policy: &HealthPolicy) {
-        self.state = State::Restoring(Ramp::new(now));
+        self.state = State::Restoring(Ramp::new(now, policy.restore_over));
         // Half-way to opening again: two faults send it back.
         self.evidence.set(policy.open_at / 2.0, now);
         self.era += 1;

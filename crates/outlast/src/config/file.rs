@@ -247,6 +247,10 @@ sections! {
         open_base: Time,
         /// Longest open period. Default: 300s.
         open_cap: Time,
+        /// How long a restored target takes from 5 % of its calls to all of them. Default: 47.5s.
+        restore_over: Time,
+        /// Each stretch of this length without an opening takes one doubling of the open period back. Default: 600s.
+        forgive_every: Time,
         /// How often an idle healthy target is probed. Default: 60s.
         probe_idle: Time,
         /// How often a suspect idle target is probed. Default: 10s.

@@ -135,6 +135,8 @@ fn health(file: Option<&At<HealthFile>>, server: Option<&At<ServerFile>>, log: &
     }
     health.open_base = file.open_base.as_ref().map_or(health.open_base, |time| time.value.0);
     health.open_cap = file.open_cap.as_ref().map_or(health.open_cap.max(health.open_base), |time| time.value.0);
+    health.restore_over = file.restore_over.as_ref().map_or(health.restore_over, |time| time.value.0);
+    health.forgive_every = file.forgive_every.as_ref().map_or(health.forgive_every, |time| time.value.0);
     health.probe_idle = file.probe_idle.as_ref().map_or(health.probe_idle, |time| time.value.0);
     health.probe_suspect = file.probe_suspect.as_ref().map_or(health.probe_suspect, |time| time.value.0);
     if let Some(cap) = file.open_cap.as_ref().filter(|cap| cap.value.0 < health.open_base) {
