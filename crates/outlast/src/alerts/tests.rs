@@ -172,7 +172,8 @@ fn opened(target: &str) -> outlast_engine::Alert {
 fn start(config: &config::Alerts, patience: Patience) -> (Alerts, Log) {
     let log = Log::default();
     let clock = Clock::seeded(1);
-    let options = TelemetryOptions { log: LogFormat { human: false, calls: true }, ..TelemetryOptions::default() };
+    let options =
+        TelemetryOptions { log: LogFormat { human: false, calls: true, events: true }, ..TelemetryOptions::default() };
     let telemetry = Telemetry::start_with(options, clock.clone(), Box::new(log.clone())).unwrap();
     (Alerts::start_with(config, telemetry, clock, patience), log)
 }

@@ -90,7 +90,7 @@ pub(super) fn recorded(call: CallRecord) -> Arc<Recorded> {
 }
 
 pub(super) fn options() -> TelemetryOptions {
-    TelemetryOptions { log: LogFormat { human: false, calls: true }, ..TelemetryOptions::default() }
+    TelemetryOptions { log: LogFormat { human: false, calls: true, events: true }, ..TelemetryOptions::default() }
 }
 
 /// A log that can be read back.

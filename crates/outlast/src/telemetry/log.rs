@@ -13,19 +13,21 @@ use std::{
     io::{IsTerminal, Write},
 };
 
-/// How log lines look, and whether calls have them.
+/// How log lines look, and what has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogFormat {
     /// For a person at a terminal; else one JSON object a line.
     pub human: bool,
-    /// Whether there is a line per call. Operational events always have one.
+    /// Whether there is a line per call.
     pub calls: bool,
+    /// Whether operational events have one. Only where something else shows them, as `outlast demo` does, they do not.
+    pub events: bool,
 }
 
 impl LogFormat {
     /// For people if stderr is a terminal, else JSON; with a line per call.
     pub fn detect() -> Self {
-        LogFormat { human: std::io::stderr().is_terminal(), calls: true }
+        LogFormat { human: std::io::stderr().is_terminal(), calls: true, events: true }
     }
 }
 
@@ -100,6 +102,9 @@ pub(super) fn write_call(out: &mut Vec<u8>, recorded: &Recorded, format: LogForm
 
 /// Appends an event's line.
 pub(super) fn write_event(out: &mut Vec<u8>, event: &LogEvent, format: LogFormat, now: Wall) {
+    if !format.events {
+        return;
+    }
     if format.human {
         let fields: String = event.fields.iter().map(|(name, value)| format!("  {name}={}", plain(value))).collect();
         human_line(out, now, &format!("{:5} {}{fields}", event.level.name(), event.message));
@@ -311,7 +316,7 @@ mod tests {
     fn line(call: CallRecord, human: bool) -> String {
         let mut out = Vec::new();
         let recorded = Recorded { call, fields: LogFields { status: 200 } };
-        write_call(&mut out, &recorded, LogFormat { human, calls: true });
+        write_call(&mut out, &recorded, LogFormat { human, calls: true, events: true });
         String::from_utf8(out).unwrap()
     }
 
@@ -384,7 +389,7 @@ mod tests {
         let event = LogEvent::warn("reload", "refused\n{\"event\":\"start\"}").with("file", "a\nb").with("errors", 2);
         for human in [false, true] {
             let mut out = Vec::new();
-            write_event(&mut out, &event, LogFormat { human, calls: true }, NOW);
+            write_event(&mut out, &event, LogFormat { human, calls: true, events: true }, NOW);
             assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
         }
     }
