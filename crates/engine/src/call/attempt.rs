@@ -140,7 +140,9 @@ impl Call {
             hold_until: Mono::FAR,
         });
         self.stage = Stage::Live;
-        self.actions.push_back(Action::Start { attempt, target: TargetIx::of(ix), target_id, key, timeouts: limits });
+        let fallback_reason = self.first_failure.as_ref().map(|(_, report)| report.failure);
+        let target = TargetIx::of(ix);
+        self.actions.push_back(Action::Start { attempt, target, target_id, key, timeouts: limits, fallback_reason });
     }
 
     pub(super) fn headers(&mut self, fleet: &mut Fleet, now: Mono) {

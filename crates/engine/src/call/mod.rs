@@ -139,6 +139,8 @@ pub enum Action {
         key: u8,
         /// Already cut to what is left of the call's deadline. The host enforces `connect` alone.
         timeouts: Timeouts,
+        /// The call's first failure, which is why this is not the first attempt.
+        fallback_reason: Option<Failure>,
     },
     /// Drop that exchange now and answer [`Event::Aborted`].
     Abort {

@@ -383,7 +383,7 @@ impl World {
         assert!(seen.settled.is_none(), "call {id}: an action after its settlement: {action:?}");
         assert!(now <= seen.deadline, "call {id}: it outlives its deadline");
         match action {
-            Action::Start { attempt, target, target_id, key, timeouts } => {
+            Action::Start { attempt, target, target_id, key, timeouts, fallback_reason: _ } => {
                 assert_eq!(usize::from(attempt), seen.starts.len(), "call {id}: attempts are numbered in order");
                 assert!(seen.starts.len() < usize::from(tier.attempts), "call {id}: more attempts than its tier has");
                 assert!(seen.live.is_none(), "call {id}: two exchanges at once");

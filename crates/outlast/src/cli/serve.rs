@@ -25,8 +25,19 @@ pub struct ServeArgs {
     pub listen: Option<SocketAddr>,
 }
 
+/// A panic is told by its place alone: its message may quote what it was working on, which may be a prompt.
+fn hide_panic_messages() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        eprintln!(
+            r#"{{"level":"error","event":"panic","message":"a bug in Outlast; please report it","at":"{place}"}}"#
+        );
+    }));
+}
+
 /// Runs the command.
 pub fn run(args: ServeArgs) -> Exit {
+    hide_panic_messages();
     let config = match load(&args.config, args.listen) {
         Ok(config) => config,
         Err(errors) => {

@@ -142,10 +142,7 @@ impl Driver {
             Seen::Headers => Event::Headers { attempt },
             Seen::Output { tokens, releasable } => Event::Output { attempt, tokens, releasable },
             Seen::Ended { finish } => Event::Ended { attempt, finish, spent: exchange.spent() },
-            Seen::Failed(report) => {
-                self.told.failed(report.failure);
-                Event::Failed { attempt, report, spent: exchange.spent() }
-            }
+            Seen::Failed(report) => Event::Failed { attempt, report, spent: exchange.spent() },
         };
         self.feed(event);
     }
@@ -154,7 +151,11 @@ impl Driver {
     fn perform(&mut self) {
         while let Some(action) = self.call.poll_action() {
             match action {
-                Action::Start { attempt, target_id, key, .. } => self.start(attempt, &target_id, key),
+                Action::Start { attempt, target_id, key, fallback_reason, .. } => {
+                    self.told =
+                        Told { attempts: attempt.saturating_add(1), target: Some(target_id.clone()), fallback_reason };
+                    self.start(attempt, &target_id, key);
+                }
                 Action::Abort { attempt } => self.abort(attempt),
                 Action::Check { attempt } => {
                     let findings = self.exchange.as_ref().map(Exchange::check).unwrap_or_default();
@@ -173,7 +174,6 @@ impl Driver {
     }
 
     fn start(&mut self, attempt: u8, target_id: &TargetId, key: u8) {
-        self.told.started(attempt, target_id);
         let Some(target) = self.live.target(target_id).cloned() else {
             // Only a target removed between planning and now; the engine goes on to the next.
             let report = FailureReport::of(Failure::AccessDenied);
@@ -183,10 +183,7 @@ impl Driver {
         let headers = self.headers(same_dialect);
         match Exchange::start(self.shared.clone(), target, self.inbound.clone(), attempt, key, headers) {
             Ok(exchange) => self.exchange = Some(exchange),
-            Err(report) => {
-                self.told.failed(report.failure);
-                self.feed(Event::Failed { attempt, report, spent: Default::default() });
-            }
+            Err(report) => self.feed(Event::Failed { attempt, report, spent: Default::default() }),
         }
     }
 

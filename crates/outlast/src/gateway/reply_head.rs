@@ -25,22 +25,12 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// What is known of a call while it goes on: enough for a stream's head.
 #[derive(Default)]
 pub(super) struct Told {
-    attempts: u8,
-    target: Option<TargetId>,
-    first_failure: Option<Failure>,
-}
-
-impl Told {
-    /// An attempt began.
-    pub(super) fn started(&mut self, attempt: u8, target: &TargetId) {
-        self.attempts = attempt.saturating_add(1);
-        self.target = Some(target.clone());
-    }
-
-    /// An attempt failed.
-    pub(super) fn failed(&mut self, failure: Failure) {
-        self.first_failure.get_or_insert(failure);
-    }
+    /// Attempts begun.
+    pub(super) attempts: u8,
+    /// The last one's target.
+    pub(super) target: Option<TargetId>,
+    /// Why there was more than one.
+    pub(super) fallback_reason: Option<Failure>,
 }
 
 /// The head of a stream, as far as things are known at its commit point.
@@ -50,7 +40,7 @@ pub(super) fn stream(id: &RequestId, told: &Told) -> Parts {
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     set(&mut head.headers, TARGET, told.target.as_ref().map(TargetId::as_str));
-    set(&mut head.headers, FALLBACK_REASON, told.first_failure.map(Failure::class));
+    set(&mut head.headers, FALLBACK_REASON, told.fallback_reason.map(Failure::class));
     head
 }
 
