@@ -212,6 +212,8 @@ impl Exchange {
         let mut report = self.shared.classify(head.status, &head.headers, read);
         if self.adapted {
             report = classify::of_adapted(report);
+        } else if report.failure == Failure::InvalidRequest {
+            report = classify::of_unproven(report, read, &self.inbound.needs(), &self.target.spec.capabilities);
         }
         self.refused = Some((head.status, std::mem::take(read).freeze()));
         Some(self.fail(report))

@@ -16,7 +16,7 @@ mod wait;
 use outlast_model::{
     Failure, FailureReport, Wall,
     failure::{Blame, ConnectionFault, Deadline},
-    policy::{Ability, Capabilities, Needs, OutputNeed},
+    policy::{Ability, Capabilities, Needs},
     turn::Finish,
 };
 use said::{Form, Said};
@@ -57,13 +57,12 @@ pub fn of_adapted(report: FailureReport) -> FailureReport {
     }
 }
 
-/// What a rejection becomes when the request needed an ability of the target that nobody vouches for: another target
-/// may well take it. Whether the request is at fault after all, the next target that surely can will tell.
-pub fn of_unproven(report: FailureReport, needs: &Needs, can: &Capabilities) -> FailureReport {
-    let unproven = (needs.images && can.images == Ability::Unknown)
-        || (needs.tools && can.tools == Ability::Unknown)
-        || (needs.output == OutputNeed::JsonSchema && can.json_schema == Ability::Unknown);
-    if unproven { of_adapted(report) } else { report }
+/// What a rejection becomes when the body says that the target cannot see images and nobody had vouched that it
+/// can: not the client's fault, and another target may well take it.
+pub fn of_unproven(report: FailureReport, body: &[u8], needs: &Needs, can: &Capabilities) -> FailureReport {
+    let guessed = needs.images && can.images == Ability::Unknown;
+    let unable = guessed && phrases::unable_input(&Said::read(body)).is_some();
+    if unable { of_adapted(report) } else { report }
 }
 
 /// Reads any vendor's word for why a reply ended: `finish_reason`, `stop_reason`, `finishReason`, `done_reason`...

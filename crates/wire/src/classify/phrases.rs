@@ -327,13 +327,18 @@ pub(super) fn other_resource(said: &Said) -> Option<Failure> {
     any(said, WORDS).then_some(Failure::InvalidRequest)
 }
 
-/// A server that answers 500 because it cannot take this kind of input: no retry will help.
+/// The target cannot take this kind of input. Some servers answer 500 for it, but no retry will help.
 pub(super) fn unable_input(said: &Said) -> Option<Failure> {
     const WORDS: &[&str] = &[
         "image input is not supported",
         "audio input is not supported",
         "does not support image",
         "does not support audio",
+        "doesn't support the image",
+        "support image input",
+        "image_url is only supported",
+        "unknown variant `image_url`",
+        "does not support vision",
         "not support multimodal",
         "not a multimodal model",
         "provide the mmproj",

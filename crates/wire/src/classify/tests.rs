@@ -465,13 +465,20 @@ fn a_link_in_a_message_is_no_evidence() {
 }
 
 #[test]
-fn a_target_of_unproven_ability_may_reject_without_it_being_the_clients_fault() {
-    let rejected = classify(400, &[], "{}");
+fn a_target_nobody_vouched_for_may_be_blind_without_it_being_the_clients_fault() {
+    let blind =
+        r#"{"error":{"code":500,"message":"image input is not supported - hint: you may need to provide the mmproj"}}"#;
+    let other = r#"{"error":{"message":"temperature must be a number"}}"#;
     let needs = Needs { images: true, ..Needs::default() };
-    let surely = Capabilities { images: Ability::Yes, ..Capabilities::default() };
-    assert_eq!(of_unproven(rejected.clone(), &needs, &Capabilities::default()).failure, Failure::Unsupported);
-    assert_eq!(of_unproven(rejected.clone(), &needs, &surely).failure, Failure::InvalidRequest);
-    assert_eq!(of_unproven(rejected, &Needs::default(), &Capabilities::default()).failure, Failure::InvalidRequest);
+    let (unknown, sees) = (Capabilities::default(), Capabilities { images: Ability::Yes, ..Capabilities::default() });
+    let text_only = Needs::default();
+    let judged =
+        |body: &str, needs: &Needs, can| of_unproven(classify(400, &[], body), body.as_bytes(), needs, can).failure;
+    assert_eq!(judged(blind, &needs, &unknown), Failure::Unsupported);
+    assert_eq!(judged(blind, &needs, &sees), Failure::InvalidRequest);
+    assert_eq!(judged(blind, &text_only, &unknown), Failure::InvalidRequest);
+    assert_eq!(judged(other, &needs, &unknown), Failure::InvalidRequest);
+    assert_eq!(class(500, blind), "invalid_request", "no retry will help");
 }
 
 #[test]
