@@ -357,6 +357,11 @@ fn a_reload_says_what_changed_and_a_bad_one_changes_nothing() {
     std::fs::write(&path, text("\"openai/gpt-5-mini\", \"openai/gpt-5.2\"", "127.0.0.1:1000") + "# a comment\n")
         .unwrap();
     assert_eq!(reloader.reload(&running, &env).unwrap().changes.to_string(), "~1 route (chat)");
+    let mut keyed =
+        good(&text("\"openai/gpt-5.2\"", "127.0.0.1:1000").replace("[server]", "[server]\nkeys = [\"${TEAM_KEY}\"]"));
+    keyed.listen_on(([0, 0, 0, 0], 1000).into()).unwrap();
+    let opened = reloader.reload(&keyed, &env).unwrap_err().to_string();
+    assert!(opened.contains("callers need no key"), "a reload must not open a gateway to everybody: {opened}");
     std::fs::remove_file(&path).unwrap();
     assert!(!reloader.is_changed(), "a file that is being replaced is not judged");
     assert!(reloader.reload(&running, &env).unwrap_err().to_string().contains("cannot be read"));

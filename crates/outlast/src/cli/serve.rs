@@ -1,13 +1,13 @@
 //! `outlast serve`: runs the gateway until it is told to stop.
 
-use super::{ConfigArg, Exit, process_env};
+use super::{ConfigArg, Exit, check::summary, process_env};
 use crate::{
     clock,
-    config::{Changes, Config, ConfigErrors, Reload, Reloader},
+    config::{Config, ConfigErrors, Reload, Reloader},
     gateway::{ConfigSource, Gateway, StartError, StartOptions},
 };
 use clap::Args;
-use std::{net::SocketAddr, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How often the config file's content is compared with what is in force. Reading it finds replaced symlinks and bind
@@ -59,7 +59,11 @@ pub fn run(args: ServeArgs) -> Exit {
 fn load(from: &ConfigArg, listen: Option<SocketAddr>) -> Result<Config, ConfigErrors> {
     let mut config = from.load(&process_env)?;
     if let Some(listen) = listen {
-        config.server.listen = listen;
+        config.listen_on(listen)?;
+    }
+    // For people only: what goes to a file or a collector is the log's own form.
+    if std::io::stderr().is_terminal() {
+        eprint!("{}", summary(&config));
     }
     Ok(config)
 }
@@ -144,8 +148,6 @@ impl ConfigSource for FromEnvironment {
     }
 
     fn reload(&mut self, running: &Config) -> Result<Reload, ConfigErrors> {
-        let config = Config::from_env(&process_env)?;
-        let changes = Changes::between(running, &config);
-        Ok(Reload { config, changes })
+        Reload::of(running, Config::from_env(&process_env)?)
     }
 }

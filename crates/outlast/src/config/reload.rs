@@ -1,9 +1,10 @@
 //! A reload: load again, compare, say what changes. The host watches the file and swaps; a bad file changes nothing.
 
-use super::{Config, ConfigErrors, Env};
+use super::{Config, ConfigError, ConfigErrors, Env};
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -49,13 +50,41 @@ impl Reloader {
         if let Ok(bytes) = super::read_file(&self.path) {
             self.seen = Some(*blake3::hash(&bytes).as_bytes());
         }
-        let mut config = Config::load(&self.path, env)?;
+        let config = Config::load(&self.path, env)?;
         self.seen = config.hash;
+        Reload::of(running, config)
+    }
+}
+
+impl Reload {
+    /// Prepares a new config to take the place of the running one. The listener stands until a restart, so its address
+    /// and certificate are carried over, and what runs says what is true.
+    ///
+    /// # Errors
+    /// When the listener that stands must not go on under the new config: it would be open to everybody.
+    pub fn of(running: &Config, mut config: Config) -> Result<Reload, ConfigErrors> {
         let changes = Changes::between(running, &config);
-        // The listener stands: only a restart moves it. What runs must say what is true.
-        config.server.listen = running.server.listen;
         config.server.tls.clone_from(&running.server.tls);
+        config.listen_on(running.server.listen)?;
         Ok(Reload { config, changes })
+    }
+}
+
+impl Config {
+    /// Listens elsewhere than the file says.
+    ///
+    /// # Errors
+    /// When callers need no key and the address is reachable from other machines.
+    pub fn listen_on(&mut self, listen: SocketAddr) -> Result<(), ConfigErrors> {
+        if let Some(what) = self.server.refuses(listen) {
+            let remedy = "Add `keys` to [server], listen on 127.0.0.1, or set allow_open = true if that is meant";
+            let path = "server.keys".into();
+            let error =
+                ConfigError { file: self.source.clone(), line: None, path, what: what.into(), remedy: remedy.into() };
+            return Err(ConfigErrors(vec![error]));
+        }
+        self.server.listen = listen;
+        Ok(())
     }
 }
 
