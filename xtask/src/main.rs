@@ -4,6 +4,7 @@
 
 mod bench;
 mod clients;
+mod prices;
 mod process;
 mod test;
 
@@ -16,6 +17,7 @@ usage: cargo xtask <task>
   clients [python|node]...          only the suites of the official client packages
   bench [--quick] [--rounds N] [--only PHASE]... [--record]
                                     the gateway against a bare hyper proxy; --record writes docs/performance.md
+  vendor-prices [--check]           prices and context windows of the embedded catalogue, from genai-prices
 ";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["clients", rest @ ..] => clients::run_alone(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["vendor-prices", rest @ ..] => prices::run(rest),
         // Hidden: the processes that `bench` starts.
         ["bench-upstream", address] => bench::servers::upstream(address),
         ["bench-proxy", address, upstream] => bench::servers::proxy(address, upstream),
