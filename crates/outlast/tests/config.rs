@@ -243,8 +243,10 @@ fn the_environment_alone_makes_a_gateway() {
     let every_vendor = |name: &str| name.ends_with("_API_KEY").then(|| format!("key-of-{name}-0123456789"));
     let config = Config::from_env(&every_vendor).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.providers.len(), 9);
-    assert!(config.targets.len() < 1200, "{} targets", config.targets.len());
+    assert!(config.targets.len() < 400, "{} targets", config.targets.len());
     assert!(!config.server.keys.is_empty(), "OUTLAST_API_KEY closes the gateway");
+    assert!(config.route("openrouter/openai/gpt-6-luna").is_some() && config.route("openrouter/x-ai/grok-3").is_none());
+    assert!(config.warnings.iter().any(|warning| warning.contains("openrouter")), "{:?}", config.warnings);
 }
 
 #[test]
@@ -365,4 +367,70 @@ fn a_reload_says_what_changed_and_a_bad_one_changes_nothing() {
     std::fs::remove_file(&path).unwrap();
     assert!(!reloader.is_changed(), "a file that is being replaced is not judged");
     assert!(reloader.reload(&running, &env).unwrap_err().to_string().contains("cannot be read"));
+}
+
+/// `UPDATE=1` prints the settings into the page.
+#[test]
+fn the_reference_lists_every_setting() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (start, end) =
+        ("<!-- settings: printed from crates/outlast/src/config/file.rs -->\n", "<!-- end of settings -->");
+    let (before, rest) = page.split_once(start).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let printed = format!("{before}{start}\n{}{end}{after}", settings(&outlast::config::schema()));
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &printed).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap() == printed,
+        "docs/config.md is not what the config reads; run with UPDATE=1"
+    );
+}
+
+fn settings(schema: &serde_json::Value) -> String {
+    let mut text = String::from("## Every setting\n");
+    for (name, section) in schema["properties"].as_object().unwrap() {
+        let named = section["additionalProperties"].is_object();
+        let heading = if named { format!("[{name}.NAME]") } else { format!("[{name}]") };
+        let heading = if name == "targets" { "[targets.\"PROVIDER/MODEL\"]".to_owned() } else { heading };
+        text += &format!(
+            "\n### `{heading}`\n\n{}\n\n| setting | is | says |\n|---|---|---|\n",
+            section["description"].as_str().unwrap()
+        );
+        rows(schema, section, "", &mut text);
+    }
+    text + "\n"
+}
+
+/// The definition that a schema leads to, through lists and tables by name.
+fn resolve<'s>(schema: &'s serde_json::Value, at: &'s serde_json::Value) -> &'s serde_json::Value {
+    let reference = at["$ref"].as_str().or_else(|| at["allOf"][0]["$ref"].as_str());
+    match reference {
+        Some(reference) => &schema["definitions"][reference.rsplit('/').next().unwrap()],
+        None if at["additionalProperties"].is_object() => resolve(schema, &at["additionalProperties"]),
+        None => at,
+    }
+}
+
+fn rows(schema: &serde_json::Value, at: &serde_json::Value, prefix: &str, text: &mut String) {
+    for (name, setting) in resolve(schema, at)["properties"].as_object().unwrap() {
+        let target = resolve(schema, setting);
+        let words = target["oneOf"].as_array().into_iter().flatten().filter_map(|word| word["const"].as_str());
+        let words: Vec<String> = words.map(|word| format!("`\"{word}\"`")).collect();
+        let kind = match setting["type"].as_str().or(target["type"].as_str()) {
+            _ if !words.is_empty() => words.join(", "),
+            _ if setting["pattern"].as_str().is_some_and(|pattern| pattern.contains("ms")) => "duration".into(),
+            _ if setting["anyOf"].is_array() => "size".into(),
+            Some("string") => "text".into(),
+            Some("integer") => "whole number".into(),
+            Some("array") => "list".into(),
+            Some("object") => "table".into(),
+            other => other.unwrap().to_owned(),
+        };
+        *text += &format!("| `{prefix}{name}` | {kind} | {} |\n", setting["description"].as_str().unwrap());
+        if target["properties"].is_object() {
+            rows(schema, setting, &format!("{prefix}{name}."), text);
+        }
+    }
 }

@@ -85,14 +85,12 @@ impl Catalogue {
         Some(Known { price, context_window: row.1 })
     }
 
-    /// The chat models of a vendor, by the names its API knows them by.
+    /// The chat models of a vendor by their main names; those whose context window nobody knows are left out, which are
+    /// mostly old or no chat models.
     pub(super) fn models(&mut self, vendor: &'static str) -> impl Iterator<Item = &str> {
-        const NOT_CHAT: [&str; 9] =
-            ["image", "audio", "realtime", "-tts", "transcribe", "embed", "moderation", "-live", "ft:"];
-        self.rows(vendor).iter().flat_map(|row| {
-            let aliases = row.6.iter().copied().filter(|pattern| !pattern.contains(['*', '#']));
-            std::iter::once(row.0).chain(aliases).filter(|name| !NOT_CHAT.iter().any(|part| name.contains(part)))
-        })
+        const NOT_CHAT: [&str; 6] = ["image", "audio", "realtime", "-tts", "embed", "-live"];
+        let is_chat = |row: &&Row<'_>| row.1.is_some() && !NOT_CHAT.iter().any(|part| row.0.contains(part));
+        self.rows(vendor).iter().filter(is_chat).map(|row| row.0)
     }
 
     fn rows(&mut self, vendor: &'static str) -> &[Row<'static>] {

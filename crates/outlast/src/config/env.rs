@@ -12,7 +12,7 @@ struct Vendor {
     base_url: Option<&'static str>,
     /// Its models for the routes `smart`, `default` and `fast`. Names the catalogue knows: a test holds it.
     models: [&'static str; 3],
-    /// Whether its catalogue opens for `provider/model`; an aggregator's thousand models would each be a target.
+    /// It resells everybody's models: too many to open its catalogue.
     aggregator: bool,
 }
 
@@ -60,15 +60,12 @@ const VENDORS: [Vendor; 9] = [
         Some("https://api.groq.com/openai/v1"),
         ["openai/gpt-oss-120b", "openai/gpt-oss-120b", "llama-3.1-8b-instant"],
     ),
-    Vendor {
-        aggregator: true,
-        ..vendor(
-            "TOGETHER_API_KEY",
-            "together",
-            Some("https://api.together.xyz/v1"),
-            ["openai/gpt-oss-120b", "openai/gpt-oss-120b", "meta-llama/Llama-3.3-70B-Instruct-Turbo"],
-        )
-    },
+    vendor(
+        "TOGETHER_API_KEY",
+        "together",
+        Some("https://api.together.xyz/v1"),
+        ["openai/gpt-oss-120b", "openai/gpt-oss-120b", "meta-llama/Llama-3.3-70B-Instruct-Turbo"],
+    ),
     Vendor {
         aggregator: true,
         ..vendor(

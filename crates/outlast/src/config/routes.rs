@@ -18,8 +18,9 @@ use std::{
     sync::Arc,
 };
 
-/// The most models of one provider that `direct = "catalogue"` opens: each is a target that the fleet keeps state for.
-const CATALOGUE_MODELS_MAX: usize = 512;
+/// The most models of one provider that `direct = "catalogue"` opens: each is a target that the fleet keeps state for,
+/// and a line in every list of targets.
+const CATALOGUE_MODELS_MAX: usize = 128;
 
 /// What comes out.
 #[derive(Default)]
@@ -46,8 +47,8 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, log: &mut
     }
     unused(file, &used, log);
 
-    let direct = file.server.as_ref().and_then(|server| server.value.direct.as_ref()).map(|direct| direct.value);
-    let direct = direct.unwrap_or(Direct::Named);
+    let setting = file.server.as_ref().and_then(|server| server.value.direct.as_ref());
+    let direct = setting.map_or(Direct::Named, |direct| direct.value);
     for (name, overlay) in overlays {
         let known = book.target(name, &overlay.place, log).is_some();
         if known && direct == Direct::Off && !used.targets.contains(name.as_str()) {
@@ -55,8 +56,8 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, log: &mut
             log.error(&overlay.place, what, "Add it to a route or remove it");
         }
     }
-    if direct == Direct::Catalogue {
-        book.open_catalogue();
+    if let (Direct::Catalogue, Some(At { place, .. })) = (direct, setting) {
+        book.open_catalogue(place, log);
     }
     book.idle_providers(log);
     let direct = if direct == Direct::Off { BTreeMap::new() } else { direct_routes(&book.specs, &tiers["basic"]) };
@@ -135,11 +136,20 @@ impl Book<'_> {
     }
 
     /// Adds the catalogue's models of every provider. Nobody asked for these by name: they are not probed.
-    fn open_catalogue(&mut self) {
-        for judged in self.providers.values() {
-            let Some(vendor) = judged.vendor else { continue };
-            let names: Vec<String> =
-                self.catalogue.models(vendor).take(CATALOGUE_MODELS_MAX).map(str::to_owned).collect();
+    fn open_catalogue(&mut self, place: &Place, log: &mut Log) {
+        for (provider, judged) in self.providers {
+            let names =
+                judged.vendor.map(|vendor| (vendor, self.catalogue.models(vendor).map(str::to_owned).collect()));
+            let (vendor, names): (_, Vec<String>) = names.unwrap_or_default();
+            if names.is_empty() || names.len() > CATALOGUE_MODELS_MAX {
+                let what = match names.len() {
+                    0 => "none".to_owned(),
+                    many => format!("{many}, which are more than {CATALOGUE_MODELS_MAX}"),
+                };
+                let remedy = format!("only those named in routes and [targets.\"{provider}/MODEL\"] are open");
+                log.warn(place, format_args!("of the models of {provider} the catalogue knows {what}: {remedy}"));
+                continue;
+            }
             for model in names {
                 let id = TargetId::of(&judged.provider.id, &model);
                 if !self.specs.contains_key(&id) {
