@@ -146,6 +146,8 @@ struct Bench {
 impl Bench {
     fn start(null: bool) -> Result<Self, String> {
         let folder = target_dir().join("bench");
+        // Logs and call records of earlier runs.
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let address = free_address()?;
         let mut command = Command::new(target_dir().join("release/xtask"));
