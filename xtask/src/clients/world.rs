@@ -25,7 +25,7 @@ struct Vendor {
 /// is a route of that target alone, `...-then-good` one with a healthy target behind it.
 const FAULTS: &[(&str, &str)] = &[
     ("503", "503"),
-    ("429", "429:retry-after=30s"),
+    ("429", "429:retry-after=2m"),
     ("auth", "auth"),
     ("context", "context-exceeded"),
     ("hang", "hang"),
@@ -103,14 +103,14 @@ fn config(vendors: &[SocketAddr]) -> String {
     );
     for (vendor, address) in VENDORS.iter().zip(vendors) {
         let Vendor { name, path, .. } = vendor;
-        // Port 9 is reserved for discarding: nobody listens there.
-        for (provider, address) in
-            [(name.to_string(), address.to_string()), (format!("dead-{name}"), "127.0.0.1:9".into())]
-        {
+        let address = address.to_string();
+        // A rejected key takes all its provider's targets out, so its test has an account of its own. Port 9 is
+        // reserved for discarding: nobody listens there.
+        for (prefix, address) in [("", address.as_str()), ("auth-", &address), ("dead-", "127.0.0.1:9")] {
             let _ = write!(
                 text,
                 r#"
-[providers.{provider}]
+[providers.{prefix}{name}]
 kind = "{name}"
 base_url = "http://{address}{path}"
 api_key = "sk-suite"
@@ -126,10 +126,11 @@ timeouts = {{ connect = "1s", header = "2s", first_token = "2s", idle = "2s", to
             let other = &VENDORS[1 - at];
             let good = format!("{}/{}", other.name, other.model);
             for (fault, plan) in FAULTS {
+                let account = if *fault == "auth" { "auth-" } else { "" };
                 let route = format!("{}-{}-{fault}", client.name, vendor.name);
-                add_route(&mut text, &route, &[&format!("{}/{route}~{plan}", vendor.name)]);
+                add_route(&mut text, &route, &[&format!("{account}{}/{route}~{plan}", vendor.name)]);
                 let route = format!("{route}-then-good");
-                add_route(&mut text, &route, &[&format!("{}/{route}~{plan}", vendor.name), &good]);
+                add_route(&mut text, &route, &[&format!("{account}{}/{route}~{plan}", vendor.name), &good]);
             }
             let route = format!("{}-{}-dead-then-good", client.name, vendor.name);
             add_route(&mut text, &route, &[&format!("dead-{}/{route}", vendor.name), &good]);
