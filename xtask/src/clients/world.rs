@@ -104,9 +104,11 @@ fn config(vendors: &[SocketAddr]) -> String {
     for (vendor, address) in VENDORS.iter().zip(vendors) {
         let Vendor { name, path, .. } = vendor;
         let address = address.to_string();
-        // A rejected key takes all its provider's targets out, so its test has an account of its own. Port 9 is
-        // reserved for discarding: nobody listens there.
-        for (prefix, address) in [("", address.as_str()), ("auth-", &address), ("dead-", "127.0.0.1:9")] {
+        // A rejected key takes all its provider's targets out, so each client that tests it has an account of its
+        // own. Port 9 is reserved for discarding: nobody listens there.
+        let own = VENDORS.map(|client| format!("{}-clients-", client.name));
+        let accounts = [("", address.as_str()), (&own[0], &address), (&own[1], &address), ("dead-", "127.0.0.1:9")];
+        for (prefix, address) in accounts {
             let _ = write!(
                 text,
                 r#"
@@ -126,7 +128,7 @@ timeouts = {{ connect = "1s", header = "2s", first_token = "2s", idle = "2s", to
             let other = &VENDORS[1 - at];
             let good = format!("{}/{}", other.name, other.model);
             for (fault, plan) in FAULTS {
-                let account = if *fault == "auth" { "auth-" } else { "" };
+                let account = if *fault == "auth" { format!("{}-clients-", client.name) } else { String::new() };
                 let route = format!("{}-{}-{fault}", client.name, vendor.name);
                 add_route(&mut text, &route, &[&format!("{account}{}/{route}~{plan}", vendor.name)]);
                 let route = format!("{route}-then-good");
