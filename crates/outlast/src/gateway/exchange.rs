@@ -78,8 +78,12 @@ enum Phase {
         body: Incoming,
         reader: Box<StreamReader>,
     },
-    /// The reader of a finished stream stays: it knows the usage.
-    Done(Option<Box<StreamReader>>),
+    /// Nothing more happens. The reader of a stream stays: it knows the usage. The body of one that ended well stays for
+    /// [`Exchange::finish_body`].
+    Done {
+        reader: Option<Box<StreamReader>>,
+        body: Option<Incoming>,
+    },
 }
 
 /// Collects a body; a body of one frame is never copied.
@@ -169,7 +173,7 @@ impl Exchange {
                     let frame = frame(body).await;
                     self.stream_part(frame)
                 }
-                Phase::Done(_) => std::future::pending().await,
+                Phase::Done { .. } => std::future::pending().await,
             };
             if let Some(seen) = step {
                 return seen;
@@ -242,7 +246,7 @@ impl Exchange {
             Ok(reply) => {
                 let finish = reply.finish;
                 self.reply = Some(reply);
-                self.phase = Phase::Done(None);
+                self.close();
                 Seen::Ended { finish }
             }
             Err(report) => self.fail(report),
@@ -280,7 +284,14 @@ impl Exchange {
         let ended = reader.end(&mut self.pieces);
         let _ = self.sort_pieces();
         Some(match ended {
-            Ok(end) => Seen::Ended { finish: end.finish },
+            Ok(end) => {
+                // The engine may decide to go on after this; the exchange has said all it will.
+                self.phase = match std::mem::replace(&mut self.phase, Phase::Done { reader: None, body: None }) {
+                    Phase::Stream { body, reader } => Phase::Done { reader: Some(reader), body: Some(body) },
+                    other => other,
+                };
+                Seen::Ended { finish: end.finish }
+            }
             Err(report) => self.fail(report),
         })
     }
@@ -315,13 +326,18 @@ impl Exchange {
     }
 
     fn fail(&mut self, report: FailureReport) -> Seen {
-        let reader = match std::mem::replace(&mut self.phase, Phase::Done(None)) {
+        self.close();
+        Seen::Failed(report)
+    }
+
+    /// Ends the exchange and drops its connection; what a stream's reader knows is kept.
+    fn close(&mut self) {
+        let reader = match std::mem::replace(&mut self.phase, Phase::Done { reader: None, body: None }) {
             Phase::Stream { reader, .. } => Some(reader),
-            Phase::Done(reader) => reader,
+            Phase::Done { reader, .. } => reader,
             Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } => None,
         };
-        self.phase = Phase::Done(reader);
-        Seen::Failed(report)
+        self.phase = Phase::Done { reader, body: None };
     }
 
     /// Takes what the client may have now, as one run of bytes.
@@ -349,10 +365,13 @@ impl Exchange {
     pub(super) fn check(&self) -> Findings {
         match (&self.reply, &self.phase) {
             (Some(reply), _) => check::reply(&self.inbound, reply),
-            (None, Phase::Stream { reader, .. } | Phase::Done(Some(reader))) => check::stream(&self.inbound, reader),
-            (None, Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } | Phase::Done(None)) => {
-                Findings::CLEAN
+            (None, Phase::Stream { reader, .. } | Phase::Done { reader: Some(reader), .. }) => {
+                check::stream(&self.inbound, reader)
             }
+            (
+                None,
+                Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } | Phase::Done { reader: None, .. },
+            ) => Findings::CLEAN,
         }
     }
 
@@ -360,17 +379,18 @@ impl Exchange {
     pub(super) fn spent(&self) -> Spent {
         let usage = match (&self.reply, &self.phase) {
             (Some(reply), _) => reply.usage,
-            (None, Phase::Stream { reader, .. } | Phase::Done(Some(reader))) => reader.usage(),
-            (None, Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } | Phase::Done(None)) => {
-                Usage::default()
-            }
+            (None, Phase::Stream { reader, .. } | Phase::Done { reader: Some(reader), .. }) => reader.usage(),
+            (
+                None,
+                Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } | Phase::Done { reader: None, .. },
+            ) => Usage::default(),
         };
         Spent { usage, bytes_out: self.bytes_out, bytes_in: self.bytes_in }
     }
 
     /// Reads the end of a finished stream's body, so that its connection can be used again.
     pub(super) async fn finish_body(self) {
-        if let Phase::Stream { mut body, .. } = self.phase {
+        if let Phase::Done { body: Some(mut body), .. } = self.phase {
             let rest = async { while let Some(Ok(_)) = frame(&mut body).await {} };
             // A provider that keeps the body open costs a new connection, nothing more.
             let _ = clock::timeout(TAIL_PATIENCE, rest).await;
