@@ -138,16 +138,17 @@ impl Book<'_> {
     /// Adds the catalogue's models of every provider. Nobody asked for these by name: they are not probed.
     fn open_catalogue(&mut self, place: &Place, log: &mut Log) {
         for (provider, judged) in self.providers {
-            let names =
-                judged.vendor.map(|vendor| (vendor, self.catalogue.models(vendor).map(str::to_owned).collect()));
-            let (vendor, names): (_, Vec<String>) = names.unwrap_or_default();
-            if names.is_empty() || names.len() > CATALOGUE_MODELS_MAX {
-                let what = match names.len() {
-                    0 => "none".to_owned(),
-                    many => format!("{many}, which are more than {CATALOGUE_MODELS_MAX}"),
-                };
-                let remedy = format!("only those named in routes and [targets.\"{provider}/MODEL\"] are open");
-                log.warn(place, format_args!("of the models of {provider} the catalogue knows {what}: {remedy}"));
+            let Some(vendor) = judged.vendor else { continue };
+            let names: Vec<String> = self.catalogue.models(vendor).map(str::to_owned).collect();
+            if names.len() > CATALOGUE_MODELS_MAX {
+                let (many, most) = (names.len(), CATALOGUE_MODELS_MAX);
+                let what = format!(
+                    "the catalogue knows {many} models of {provider}, more than {most}, so it stays shut for it"
+                );
+                log.warn(
+                    place,
+                    format_args!("{what}: name those you want in routes or as [targets.\"{provider}/MODEL\"]"),
+                );
                 continue;
             }
             for model in names {
