@@ -94,7 +94,7 @@ impl Said {
                 if keep(self.collect, &mut self.collected_bytes, &mut self.overflowed, text) {
                     answer.text.push_str(text);
                 }
-                answer.spoke |= text.contains(|letter: char| !letter.is_whitespace());
+                answer.spoke = answer.spoke || text.contains(|letter: char| !letter.is_whitespace());
             }
             Delta::Reasoning(text) => {
                 seen.count(text);

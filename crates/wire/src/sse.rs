@@ -50,6 +50,11 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Whether there is more to it than comments and field names.
+    pub(crate) fn has_data(&self) -> bool {
+        self.data_lines > 0
+    }
+
     /// The event's data; `None` if it has none (a comment, a keep-alive).
     pub(crate) fn data<'a>(&self, chunk: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         match self.data_lines {

@@ -184,6 +184,7 @@ impl StreamReader {
     pub fn end(&mut self, out: &mut Vec<Piece>) -> Result<StreamEnd, FailureReport> {
         if !self.ended
             && let Some(frame) = self.splitter.end()
+            && frame.has_data()
         {
             let mut run = Run::new(self.splitter.chunk().clone(), out);
             let result = self.frame(&frame, &mut run);
@@ -256,33 +257,30 @@ impl StreamReader {
     }
 
     fn frame(&mut self, frame: &Frame, run: &mut Run<'_>) -> Result<(), Broken> {
-        let chunk = run.chunk.clone();
-        let Some(data) = frame.data(&chunk) else {
+        let Some(data) = frame.data(&run.chunk) else {
             // A comment or a keep-alive, legal in every dialect. It keeps its place.
             return self.forward(frame, &Seen::default(), run);
         };
-        if chunk[frame.event.clone()] == *b"error" {
+        if run.chunk[frame.event.clone()] == *b"error" {
             return Err(Broken::ErrorInside);
         }
+        let data = std::str::from_utf8(&data).map_err(|_| Broken::Malformed)?;
         let mut seen = Seen::default();
+        let mut written = Vec::new();
         let said = &mut self.said;
         match &mut self.encoder {
-            None => {
-                self.decoder.decode(&data, |choice, delta| said.note(choice, &delta, &mut seen, |_| {}))?;
-            }
+            None => self.decoder.decode(data, |choice, delta| said.note(choice, &delta, &mut seen, |_| {}))?,
             Some(encoder) => {
-                let mut bytes = Vec::new();
                 let mut shown = false;
-                self.decoder.decode(&data, |choice, delta| {
+                self.decoder.decode(data, |choice, delta| {
                     said.note(choice, &delta, &mut seen, |call| {
                         shown = true;
-                        encoder.tool_call(call, &mut bytes);
+                        encoder.tool_call(call, &mut written);
                     })?;
-                    encoder.delta(&delta, &mut bytes);
+                    encoder.delta(&delta, &mut written);
                     Ok(())
                 })?;
                 seen.output |= shown;
-                run.write(bytes, &seen);
             }
         }
         self.begun = true;
@@ -293,6 +291,7 @@ impl StreamReader {
         if self.encoder.is_none() {
             return self.forward(frame, &seen, run);
         }
+        run.write(written, &seen);
         run.held |= self.said.open_tools() > 0;
         if seen.done {
             self.ended = true;
@@ -328,7 +327,8 @@ impl StreamReader {
                 // Output and end in one frame: the call must know of the first, the client must wait for the second.
                 run.piece(Bytes::new(), PieceKind::Output { tokens: seen.tokens.max(1) });
             }
-            if !(self.strip_usage && seen.usage && !seen.finish && !seen.output) {
+            let strip = self.strip_usage && seen.usage && !seen.finish && !seen.output;
+            if !strip {
                 run.add(frame, PieceKind::Terminal);
             }
             return Ok(());
@@ -369,7 +369,7 @@ impl Decoder {
 
     fn decode<'a>(
         &mut self,
-        data: &'a [u8],
+        data: &'a str,
         sink: impl FnMut(u32, Delta<'a>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
         match self {

@@ -32,7 +32,7 @@ pub(crate) fn decode_request(body: &str) -> Read<Request> {
         top_p: f.get("top_p")?,
         stop: f.get("stop_sequences")?.unwrap_or_default(),
         stream: f.get("stream")?.unwrap_or(false),
-        include_usage: true,
+        include_usage: false,
         user: f
             .look("metadata")
             .and_then(|raw| Fields::of(raw, "metadata").ok()?.text("user_id").ok()?)

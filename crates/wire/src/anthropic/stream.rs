@@ -81,7 +81,7 @@ pub(crate) struct Decoder {
 }
 
 /// An event yet to be invented, which may give our names to other things.
-fn is_unheard_of(data: &[u8]) -> bool {
+fn is_unheard_of(data: &str) -> bool {
     #[derive(Deserialize)]
     struct Kind<'a> {
         #[serde(borrow, rename = "type")]
@@ -96,17 +96,17 @@ fn is_unheard_of(data: &[u8]) -> bool {
         "message_stop",
         "error",
     ];
-    serde_json::from_slice::<Kind<'_>>(data).is_ok_and(|event| !KNOWN.contains(&&*event.kind.0))
+    serde_json::from_str::<Kind<'_>>(data).is_ok_and(|event| !KNOWN.contains(&&*event.kind.0))
 }
 
 impl Decoder {
     /// Turns one event into deltas.
     pub(crate) fn decode<'a>(
         &mut self,
-        data: &'a [u8],
+        data: &'a str,
         mut sink: impl FnMut(u32, Delta<'a>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
-        let Ok(event) = serde_json::from_slice::<Event<'a>>(data) else {
+        let Ok(event) = serde_json::from_str::<Event<'a>>(data) else {
             return if is_unheard_of(data) { Ok(()) } else { Err(Broken::Malformed) };
         };
         match &*event.kind.0 {

@@ -38,7 +38,7 @@ pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>) -> Vec<u8> {
     }
     if request.stream {
         w.key("stream").plain(true);
-        if to.ask_usage || request.include_usage {
+        if to.ask_usage || (own && request.include_usage) {
             w.key("stream_options").open(b'{').key("include_usage").plain(true).close(b'}');
         }
     }

@@ -4,7 +4,7 @@ use super::usage::UsageIn;
 use crate::{
     classify,
     json::Str,
-    lax::{Content, Lax, Strict},
+    lax::{Content, Lax, OneOrMore, Strict},
     stream::Broken,
 };
 use outlast_model::turn::{Delta, Finish};
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
+    choices: OneOrMore<Choice<'a>>,
     #[serde(default)]
     usage: Option<UsageIn>,
     #[serde(borrow, default)]
@@ -129,24 +129,24 @@ impl Decoder {
     /// Turns one chunk into deltas, each with its choice.
     pub(crate) fn decode<'a>(
         &mut self,
-        data: &'a [u8],
+        data: &'a str,
         mut sink: impl FnMut(u32, Delta<'a>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
-        if data == b"[DONE]" {
+        if data == "[DONE]" {
             return sink(0, Delta::Done);
         }
-        let chunk: Chunk<'a> = serde_json::from_slice(data).map_err(|_| Broken::Malformed)?;
+        let chunk: Chunk<'a> = serde_json::from_str(data).map_err(|_| Broken::Malformed)?;
         if chunk.error.is_some_and(|error| error.get() != "null") {
             return Err(Broken::ErrorInside);
         }
         if self.wants_head
-            && let Ok(head) = serde_json::from_slice::<Head<'a>>(data)
+            && let Ok(head) = serde_json::from_str::<Head<'a>>(data)
         {
             self.wants_head = false;
             sink(0, head.delta())?;
         }
-        self.bare = chunk.choices.as_ref().is_none_or(Vec::is_empty);
-        for choice in chunk.choices.into_iter().flatten() {
+        self.bare = chunk.choices.0.is_none();
+        for choice in chunk.choices.0.into_iter().chain(chunk.choices.1) {
             if let Some(delta) = choice.delta {
                 self.delta(delta, false, |delta| sink(choice.index, delta))?;
             }
