@@ -1,0 +1,71 @@
+//! The fault benchmark, small enough for every test run: detection, waste, and the score beside the oracle.
+
+use outlast_drill::sim::{Options, Run, Scenario, run, run_one};
+
+fn runs(scenario: Scenario, per_sec: f64) -> Vec<Run> {
+    (1..=2).map(|seed| run_one(scenario, per_sec, seed)).collect()
+}
+
+fn score(scenario: Scenario, rates: &[f64], seeds: u32) -> f64 {
+    let options = Options { scenarios: vec![scenario], rates: rates.to_vec(), seed: 1, seeds };
+    run(&options).suite
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+    for scenario in Scenario::ALL {
+        let (one, two, other) = (run_one(scenario, 2.0, 7), run_one(scenario, 2.0, 7), run_one(scenario, 2.0, 8));
+        assert_eq!(one, two, "scenario {scenario}");
+        assert_ne!(one.trace, other.trace, "scenario {scenario}");
+    }
+}
+
+#[test]
+fn a_503_is_detected_in_4_calls_and_those_in_flight_and_nobody_notices() {
+    for run in runs(Scenario::Refusing, 5.0) {
+        assert!(run.goodput >= 0.999, "{run:#?}");
+        assert!(run.detected_calls.unwrap() <= 4 + 4, "{run:#?}");
+        assert!(run.calls <= 1.01, "{run:#?}");
+        assert!(run.recovered_secs.unwrap() <= 80.0, "{run:#?}");
+    }
+    assert!(score(Scenario::Refusing, &[5.0], 3) >= 0.95);
+}
+
+#[test]
+fn a_hang_costs_no_more_calls_than_come_in_the_overdue_time() {
+    for run in runs(Scenario::Hanging, 5.0) {
+        assert!(run.goodput >= 0.999, "{run:#?}");
+        // Requests of all sizes; the largest have the longest patience, 30 s.
+        assert!(run.detected_secs.unwrap() <= 30.0, "{run:#?}");
+        assert!(run.calls <= 1.04, "{run:#?}");
+    }
+    assert!(score(Scenario::Hanging, &[5.0], 3) >= 0.95);
+}
+
+#[test]
+fn a_quarter_failing_is_left_in_about_18_calls_and_a_tenth_in_about_87() {
+    for (scenario, at_most) in [(Scenario::Quarter, 60), (Scenario::Tenth, 250)] {
+        for run in runs(scenario, 5.0) {
+            assert!(run.goodput >= 0.999, "{run:#?}");
+            // Slowness demotes A before its errors open the breaker, or the errors do; the count is until the latter.
+            assert!(run.detected_calls.is_none_or(|calls| calls <= at_most), "{run:#?}");
+        }
+        assert!(score(scenario, &[5.0], 3) >= 0.95, "scenario {scenario}");
+    }
+}
+
+#[test]
+fn a_dip_of_capacity_ends_when_it_ends() {
+    for run in runs(Scenario::CapacityDip, 20.0) {
+        assert!(run.recovered_secs.unwrap() <= 3.0, "{run:#?}");
+        assert!(run.calls <= 1.1, "{run:#?}");
+    }
+    assert!(score(Scenario::CapacityDip, &[20.0], 2) >= 0.95);
+}
+
+#[test]
+fn a_report_is_a_table_with_a_score() {
+    let options = Options { scenarios: vec![Scenario::Refusing], rates: vec![0.5], seed: 1, seeds: 1 };
+    let table = run(&options).to_string();
+    assert!(table.contains("A answers 503") && table.contains("suite "), "{table}");
+}
