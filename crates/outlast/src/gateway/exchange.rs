@@ -353,7 +353,10 @@ impl Exchange {
 
     /// Takes the provider's own error, if the client can read it: it speaks the client's dialect.
     pub(super) fn take_refused(&mut self) -> Option<(StatusCode, Bytes)> {
-        self.refused.take().filter(|(_, body)| !body.is_empty() && self.target.spec.dialect == self.inbound.dialect())
+        let readable = self.target.spec.dialect == self.inbound.dialect();
+        let (status, body) = self.refused.take().filter(|(_, body)| !body.is_empty() && readable)?;
+        // Some servers say 500 to what the client did wrong; its SDK would send the same again.
+        Some((if status.is_client_error() { status } else { StatusCode::BAD_REQUEST }, body))
     }
 
     /// Takes the whole reply, if it was not a stream.
