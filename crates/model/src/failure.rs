@@ -198,7 +198,8 @@ impl Failure {
             Failure::Timeout(Deadline::FirstToken) => row(T::Reroute, S::IfAlone, B::Fault, false),
             Failure::Timeout(Deadline::Connect) => row(T::Reroute, S::IfAlone, B::Fault, false),
             Failure::Timeout(Deadline::Header | Deadline::Idle) => row(T::Reroute, S::Never, B::Fault, false),
-            Failure::Timeout(Deadline::Total) => row(T::Backstop, S::Never, B::None, false),
+            // An attempt's own total; the call's deadline leaves no time for anything and is the engine's affair.
+            Failure::Timeout(Deadline::Total) => row(T::Reroute, S::Never, B::None, false),
             Failure::Connection(ConnectionFault::Reset) => row(T::Reroute, S::IfLone, B::Fault, false),
             Failure::Connection(ConnectionFault::Refused) => row(T::Reroute, S::IfAlone, B::Fault, false),
             Failure::Connection(ConnectionFault::Tls | ConnectionFault::Dns) => {
