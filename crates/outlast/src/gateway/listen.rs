@@ -52,6 +52,9 @@ pub(crate) fn tls_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, String> {
     let certs = CertificateDer::pem_file_iter(&files.cert)
         .and_then(|certs| certs.collect::<Result<Vec<_>, _>>())
         .map_err(|error| format!("{}: {error}", files.cert.display()))?;
+    if certs.is_empty() {
+        return Err(format!("{}: there is no certificate in it", files.cert.display()));
+    }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -184,7 +187,7 @@ async fn work(
         tokio::select! {
             arrival = arrivals.recv() => {
                 let Some(stream) = arrival else { break };
-                let counted = Counted(open.clone());
+                let counted = Counted::new(open.clone(), shared.clone());
                 connections.spawn(connection(stream, counted, shared.clone(), door.clone(), phase.clone()));
             }
             Some(_) = connections.join_next() => {}
@@ -194,11 +197,22 @@ async fn work(
 }
 
 /// Gives a connection's place back however it ends.
-struct Counted(Arc<AtomicUsize>);
+struct Counted {
+    open: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+impl Counted {
+    fn new(open: Arc<AtomicUsize>, shared: Arc<Shared>) -> Self {
+        shared.telemetry.metrics().connections.add(1);
+        Counted { open, shared }
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.telemetry.metrics().connections.add(-1);
     }
 }
 
@@ -229,7 +243,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(door.header_timeout).pipeline_flush(true);
+    // No `pipeline_flush`: with it hyper's write buffer has no limit, and a client that does not read fills the memory.
+    builder.timer(TokioTimer::new()).header_read_timeout(door.header_timeout);
     let service = service_fn(|request| serve::handle(shared.clone(), request));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     loop {
