@@ -76,6 +76,7 @@ impl Driver {
     pub(super) fn new(shared: Arc<Shared>, live: Arc<Live>, ask: Ask, inbound: Arc<Inbound>, facts: Facts) -> Self {
         let wake = Arc::new(Notify::new());
         shared.wakes.insert(ask.id, wake.clone());
+        shared.telemetry.metrics().calls_in_flight.add(1);
         let ask_id = ask.id;
         let call = Call::new(ask, shared.clock.mono());
         Driver {
@@ -166,6 +167,10 @@ impl Driver {
                     self.ending = Some(Ending::Deliver { degraded: validated.degraded() });
                 }
                 Action::Reject { failure, cause, attempt, retry, after_commit: _ } => {
+                    // Only a call that nobody was asked for is told to come back for want of room.
+                    if failure.failure == Failure::Overloaded && retry.should_retry {
+                        self.shared.telemetry.metrics().shed_overload.add(1);
+                    }
                     self.ending = Some(Ending::Reject { failure, cause, attempt, retry });
                 }
                 Action::Settle(settlement) => self.settle(*settlement),
@@ -371,6 +376,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.wakes.remove(self.ask_id);
+        self.shared.telemetry.metrics().calls_in_flight.add(-1);
         if !self.settled {
             self.feed(Event::ClientGone);
             self.perform();

@@ -69,7 +69,7 @@ pub(super) async fn read(
     let limit = server.max_body_bytes;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
-        discard(body).await;
+        discard(headers, body).await;
         return Err(Unread::TooLarge { limit });
     }
     let mut held = Held { shared: shared.clone(), bytes: 0 };
@@ -80,7 +80,7 @@ pub(super) async fn read(
         Err(unread) => {
             drop(held);
             match unread {
-                Unread::TooLarge { .. } | Unread::NoRoom => discard(body).await,
+                Unread::TooLarge { .. } | Unread::NoRoom => discard(headers, body).await,
                 Unread::TooSlow | Unread::Broken => {}
             }
             Err(unread)
@@ -88,8 +88,12 @@ pub(super) async fn read(
     }
 }
 
-/// Reads a body that nobody wants, within bounds.
-pub(super) async fn discard(mut body: Incoming) {
+/// Reads a body that nobody wants, within bounds. A client that asked before sending is spared it: reading would tell
+/// it to go on.
+pub(super) async fn discard(headers: &HeaderMap, mut body: Incoming) {
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
     let reading = async {
         let mut read = 0;
         while let Ok(Some(frame)) = next(&mut body, DISCARD_PATIENCE).await {

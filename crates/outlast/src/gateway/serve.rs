@@ -69,7 +69,7 @@ fn spoken(path: &str, headers: &HeaderMap) -> Dialect {
 }
 
 fn denied(shared: &Shared, dialect: Dialect, id: &RequestId, denial: Denial) -> Response<ReplyBody> {
-    shared.telemetry.metrics().requests_rejected.add(1);
+    count(shared, denial.why);
     let reply = error::refused(dialect, denial.why, &denial.message, denial.param, id.as_str());
     let mut response = Response::new(ReplyBody::from(reply.body));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_REQUEST);
@@ -92,6 +92,22 @@ fn denied(shared: &Shared, dialect: Dialect, id: &RequestId, denial: Denial) -> 
     response
 }
 
+fn count(shared: &Shared, why: Refused) {
+    let metrics = shared.telemetry.metrics();
+    match why {
+        Refused::Unauthorized | Refused::Forbidden => metrics.requests_unauthorized.add(1),
+        Refused::Busy => metrics.shed_overload.add(1),
+        Refused::Draining => metrics.shed_draining.add(1),
+        Refused::BadRequest
+        | Refused::TooLarge
+        | Refused::TooSlow
+        | Refused::NoSuchModel
+        | Refused::NoSuchPath
+        | Refused::WrongMethod
+        | Refused::Internal => metrics.requests_rejected.add(1),
+    }
+}
+
 /// A model call: who asks, what, of whom; then the drive loop until there is a head to answer with.
 async fn call(
     shared: &Arc<Shared>,
@@ -100,7 +116,6 @@ async fn call(
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Denial> {
     if shared.draining() {
-        shared.telemetry.metrics().shed_draining.add(1);
         let denial = Denial::new(Refused::Draining, "This gateway is shutting down. Retry; another one will answer.");
         return Err(denial.retry_after(Duration::from_secs(1)));
     }
@@ -109,7 +124,7 @@ async fn call(
     let caller = match caller(&live, &head.headers) {
         Ok(caller) => caller,
         Err(denial) => {
-            intake::discard(body).await;
+            intake::discard(&head.headers, body).await;
             return Err(denial);
         }
     };
@@ -119,11 +134,13 @@ async fn call(
     let started = shared.clock.wall();
     let inbound = Arc::new(inbound.received_at(u64::try_from(started.0 / 1000).unwrap_or_default()));
     let route = live.route(inbound.model()).ok_or_else(|| no_route(&live, inbound.model()))?.clone();
+    let trace = TraceContext::accept(text(&head.headers, "traceparent"), &shared.clock);
+    let tracestate = trace.tracestate(text(&head.headers, "tracestate"));
     let facts = Facts {
         request_id: request_id.clone(),
         route: route.route().id.clone(),
-        trace: TraceContext::accept(text(&head.headers, "traceparent"), &shared.clock),
-        tracestate: head.headers.get("tracestate").cloned(),
+        trace,
+        tracestate: tracestate.and_then(|state| http::HeaderValue::from_str(state).ok()),
         task_id: text(&head.headers, "x-outlast-task").and_then(client_text),
         workflow_step: text(&head.headers, "x-outlast-step").and_then(client_text),
         tenant_hash: caller.0.map(|key| key.short()),

@@ -1,0 +1,123 @@
+//! The real binary, with its log.
+
+use super::{GUARD, rig, until, until_some};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+/// A running `outlast serve`. Dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// Starts it on a config, with the test environment's keys, and waits until it listens.
+    pub(crate) async fn start(toml: &str) -> Server {
+        Server::start_in(tempfile::tempdir().unwrap(), toml).await
+    }
+
+    /// The same, in a folder that an earlier one may have used.
+    pub(crate) async fn start_in(folder: tempfile::TempDir, toml: &str) -> Server {
+        let file = folder.path().join("outlast.toml");
+        std::fs::write(&file, complete(toml)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
+        command.arg("serve").arg("--config").arg(&file).current_dir(folder.path());
+        for name in ["CALLER_ONE", "CALLER_TWO", "ADMIN_TOKEN", "KEY_ZERO", "KEY_ONE", "ALERT_SECRET"] {
+            command.env(name, rig::env(name).unwrap());
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn({
+            let log = log.clone();
+            move || stderr.lines().map_while(Result::ok).for_each(|line| log.lock().unwrap().push(line))
+        });
+        let mut server = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, folder };
+        let started = until_some("the server to listen", async || {
+            let exited = server.child.try_wait().unwrap();
+            assert!(exited.is_none(), "it ended with {exited:?}:\n{}", server.log_text());
+            server.events("start").into_iter().next()
+        })
+        .await;
+        let address = started["message"].as_str().and_then(|text| text.strip_prefix("listening on ")).unwrap();
+        server.address = address.parse().unwrap();
+        server
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.folder.path().join("outlast.toml")
+    }
+
+    /// Replaces the config file as editors do: a new file, moved over the old one.
+    pub(crate) fn write_config(&self, toml: &str) {
+        let next = self.folder.path().join("next.toml");
+        std::fs::write(&next, complete(toml)).unwrap();
+        std::fs::rename(next, self.config_file()).unwrap();
+    }
+
+    /// Sends a signal: `HUP`, `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        // The shell has it built in; not every system has the program.
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.child.id())).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// All it has written to stderr.
+    pub(crate) fn log_text(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// The log lines of that event.
+    pub(crate) fn events(&self, name: &str) -> Vec<Value> {
+        let log = self.log.lock().unwrap();
+        let lines = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["event"] == name).collect()
+    }
+
+    /// Waits until there are so many lines of that event.
+    pub(crate) async fn until_events(&self, name: &str, count: usize) -> Vec<Value> {
+        until(&format!("{count} log lines of {name}"), || self.events(name).len() >= count).await;
+        self.events(name)
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let exited = until_some("the server to end", async || child.try_wait().unwrap()).await;
+        // The reader thread ends with the pipe; what was logged last must be there.
+        let _ = GUARD;
+        exited
+    }
+
+    /// Its resident memory, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"));
+        let status = status.expect("the process lives");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux tells");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap() * 1024
+    }
+}
+
+/// Adds what a test's config leaves out: a free port.
+fn complete(toml: &str) -> String {
+    if toml.contains("[telemetry]") {
+        rig::complete(toml)
+    } else {
+        rig::complete(&(toml.to_owned() + "\n[telemetry]\n"))
+    }
+}
