@@ -280,18 +280,14 @@ impl Exchange {
     }
 
     fn stream_end(&mut self) -> Option<Seen> {
-        let Phase::Stream { reader, .. } = &mut self.phase else { return None };
+        // The engine may decide to go on after this; the exchange has said all it will.
+        let done = Phase::Done { reader: None, body: None };
+        let Phase::Stream { body, mut reader } = std::mem::replace(&mut self.phase, done) else { return None };
         let ended = reader.end(&mut self.pieces);
+        self.phase = Phase::Done { reader: Some(reader), body: Some(body) };
         let _ = self.sort_pieces();
         Some(match ended {
-            Ok(end) => {
-                // The engine may decide to go on after this; the exchange has said all it will.
-                self.phase = match std::mem::replace(&mut self.phase, Phase::Done { reader: None, body: None }) {
-                    Phase::Stream { body, reader } => Phase::Done { reader: Some(reader), body: Some(body) },
-                    other => other,
-                };
-                Seen::Ended { finish: end.finish }
-            }
+            Ok(end) => Seen::Ended { finish: end.finish },
             Err(report) => self.fail(report),
         })
     }
