@@ -12,7 +12,7 @@ mod traffic;
 mod world;
 
 use screen::{Screen, View};
-use script::{Phase, Script};
+use script::Script;
 use std::{net::SocketAddr, time::Duration};
 use tally::Tally;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -96,20 +96,21 @@ struct Play {
 
 impl Play {
     async fn all_phases(&mut self) -> Result<(), String> {
+        let mut end = Instant::now();
         for index in 0..self.script.phases.len() {
             let phase = self.script.phases[index];
             self.world.break_primary(phase.fault)?;
             self.traffic.enter(index);
             self.tally.enter(index, self.began.elapsed());
             self.screen.banner(index, &self.script, self.began.elapsed());
-            self.phase(index, phase).await;
+            end += phase.lasts;
+            self.watch(index, end).await;
         }
         Ok(())
     }
 
     /// Watches until the phase is over.
-    async fn phase(&mut self, index: usize, phase: Phase) {
-        let end = Instant::now() + phase.lasts;
+    async fn watch(&mut self, index: usize, end: Instant) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut count = 0u32;

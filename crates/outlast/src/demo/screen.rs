@@ -45,8 +45,8 @@ impl Screen {
     /// What is about to be seen.
     pub(super) fn intro(&self, world: &World, script: &Script) {
         put(&format!(
-            "Three fake providers (vendor-a, vendor-b, local) and a gateway on http://{}.\n\
-             {} requests a second: OpenAI and Anthropic clients, streams, tools, structured output.\n\
+            "Three fake providers and a gateway on http://{}.\n\
+             {} requests a second, OpenAI and Anthropic clients: streams, tools, JSON.\n\
              vendor-a serves first. Watch what its failures do to the clients.\n\n",
             world.address(),
             script.requests_per_second
@@ -66,23 +66,21 @@ impl Screen {
         if self.live {
             return;
         }
-        let shares: Vec<String> = tally
-            .targets
-            .iter()
-            .map(|target| {
-                let share = target.history.back().copied().unwrap_or_default();
-                format!("{} {:.0}%", target.id.provider(), share * 100.0)
-            })
-            .collect();
-        put(&format!(
-            "      answered {:<3} told {:<2} lost {:<2} failovers {:<2} wasted {:<2} {}\n",
-            second.answered,
-            second.told_of_cut,
-            second.lost,
-            second.failovers,
-            second.wasted,
-            shares.join(", ")
-        ));
+        let counts = [
+            (second.cut, "cut"),
+            (second.lost, "LOST"),
+            (second.failovers, "failovers"),
+            (second.wasted, "wasted calls"),
+        ];
+        let mut line = format!("      {:>3} answered", second.answered);
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            let _ = write!(line, ", {count} {what}");
+        }
+        let shares = tally.targets.iter().filter_map(|target| {
+            let share = target.history.back().copied().filter(|share| *share > 0.0)?;
+            Some(format!("{} {:.0} %", target.id.provider(), share * 100.0))
+        });
+        put(&format!("{line}; {}\n", shares.collect::<Vec<_>>().join(", ")));
     }
 
     /// Redraws the frame, in one write, so that nothing flickers.
@@ -176,7 +174,7 @@ fn frame(view: &View<'_>, paint: Paint) -> Vec<String> {
     lines.extend(view.targets.iter().enumerate().map(|(index, target)| target_line(index, target, view.tally, paint)));
     let (second, total) = (&view.tally.last_second, view.tally.total());
     lines.push(String::new());
-    lines.push(paint.faint("              answered  told of a cut    lost   failovers  wasted calls"));
+    lines.push(paint.faint("              answered    cut    lost   failovers  wasted calls"));
     lines.push(counts_line("last second", second, paint));
     lines.push(counts_line("all", &total, paint));
     lines
@@ -220,10 +218,10 @@ fn counts_line(name: &str, counts: &Counts, paint: Paint) -> String {
         let text = format!("{count:>width$}");
         if count > 0 { paint.bad(&text) } else { text }
     };
-    let told = format!("{:>15}", counts.told_of_cut);
-    let told = if counts.told_of_cut > 0 { paint.warn(&told) } else { told };
+    let cut = format!("{:>7}", counts.cut);
+    let cut = if counts.cut > 0 { paint.warn(&cut) } else { cut };
     format!(
-        " {name:<13}{}{told}{}{:>12}{:>14}",
+        " {name:<13}{}{cut}{}{:>12}{:>14}",
         paint.good(&format!("{:>8}", counts.answered)),
         flagged(counts.lost, 8),
         counts.failovers,

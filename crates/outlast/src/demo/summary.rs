@@ -9,7 +9,7 @@ use std::{fmt::Write as _, time::Duration};
 
 /// What to try after the demo.
 pub(super) const NEXT: &str = "\nTry next:\n\
-    \x20 outlast demo --serve       the same providers and gateway, for curl and the SDKs\n\
+    \x20 outlast demo --serve       the same, left running for curl and the SDKs\n\
     \x20 outlast fake --help        the provider that fails on demand\n\
     \x20 OPENAI_API_KEY=... ANTHROPIC_API_KEY=... outlast serve\n\
     \x20                            the gateway with your own providers: point an SDK's\n\
@@ -18,8 +18,8 @@ pub(super) const NEXT: &str = "\nTry next:\n\
 /// A line a phase.
 pub(super) fn table(script: &Script, tally: &Tally) -> String {
     let mut out = String::from(
-        "\n                       told of       fail- wasted  calls/                        \n\
-         phase       requests answered a cut lost overs  calls request  p50 ms p99 ms reacted\n",
+        "\n                                         fail- wasted  calls/    ms    ms\n\
+         phase      requests answered  cut lost  overs  calls request   p50   p99 reacted\n",
     );
     for (phase, counted) in script.phases.iter().zip(&tally.phases) {
         if counted.counts.requests() > 0 {
@@ -28,8 +28,9 @@ pub(super) fn table(script: &Script, tally: &Tally) -> String {
     }
     let _ = writeln!(out, "{}", line("all", &tally.total(), ""));
     out.push_str(
-        "\nreacted: until the failing target was taken out, or until the healed one answered again.\n\
-         told of a cut: part of a stream had been shown; it ended in a typed error, not in silence.\n",
+        "\nreacted: until the failing target was out, or until the healed one answered.\n\
+         cut: part of a stream had been shown when its provider failed; it ended in a\n\
+         typed error event, which the SDKs raise, not in silence.\n",
     );
     let trimmed: Vec<&str> = out.lines().map(str::trim_end).collect();
     trimmed.join("\n") + "\n"
@@ -39,10 +40,10 @@ fn line(name: &str, counts: &Counts, reacted: &str) -> String {
     let millis = |time: Option<Duration>| time.map_or("-".into(), |time| time.as_millis().to_string());
     let per_request = if counts.settled == 0 { 0.0 } else { counts.attempts as f64 / counts.settled as f64 };
     format!(
-        "{name:<12}{:>8} {:>8} {:>5} {:>4} {:>5} {:>6} {per_request:>7.2} {:>7} {:>6} {reacted:>7}",
+        "{name:<10} {:>8} {:>8} {:>4} {:>4} {:>6} {:>6} {per_request:>7.2} {:>5} {:>5} {reacted:>7}",
         counts.requests(),
         counts.answered,
-        counts.told_of_cut,
+        counts.cut,
         counts.lost,
         counts.failovers,
         counts.wasted,
@@ -87,7 +88,8 @@ Break {PRIMARY}, ask again, and heal it:
   curl -s -X DELETE {primary}/fake/faults
   (more faults: hang, 429:retry-after=5, cut:after=10,how=reset, stall:after=40, 500:share=0.25)
 
-See what happened: the reply's x-outlast-request-id and x-outlast-attempts headers, and
+See what happened: curl -i shows x-outlast-request-id, -target and -attempts; then
+  curl -s http://{gateway}/v1/requests/REQUEST_ID
   curl -s http://{gateway}/metrics
   sqlite3 -readonly {file} 'SELECT request_id, first_failure, served_by FROM calls'
 "#,

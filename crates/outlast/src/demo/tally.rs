@@ -21,8 +21,8 @@ const SHARE_OVER: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) answered: u64,
-    /// Cut after part of the stream was shown, and told so.
-    pub(super) told_of_cut: u64,
+    /// Streams that ended in a typed error after a part had been shown.
+    pub(super) cut: u64,
     pub(super) lost: u64,
     /// Answered by another target than the one asked first.
     pub(super) failovers: u64,
@@ -38,7 +38,7 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn requests(&self) -> u64 {
-        self.answered + self.told_of_cut + self.lost
+        self.answered + self.cut + self.lost
     }
 
     fn done(&mut self, done: &Done) {
@@ -47,7 +47,7 @@ impl Counts {
                 self.answered += 1;
                 self.took.push(done.took);
             }
-            Verdict::ToldOfCut => self.told_of_cut += 1,
+            Verdict::Cut => self.cut += 1,
             Verdict::Lost(_) => self.lost += 1,
         }
     }
@@ -78,6 +78,8 @@ pub(super) struct PhaseTally {
     pub(super) counts: Counts,
     began: Duration,
     entered: bool,
+    /// The primary was out already when the phase began: there was nothing to react to.
+    was_out: bool,
     /// A fault: until the primary was taken out. Healed: until it answered again.
     pub(super) reacted: Option<Duration>,
     answered_before: u64,
@@ -180,9 +182,11 @@ impl Tally {
         if !phase.entered {
             phase.entered = true;
             phase.answered_before = primary.answered;
+            phase.was_out = is_out(primary);
         }
         let out = is_out(primary);
-        let reacted = if faulty { out } else { index > 0 && !out && primary.answered > phase.answered_before };
+        let answers = !out && primary.answered > phase.answered_before;
+        let reacted = if faulty { out && !phase.was_out } else { phase.was_out && answers };
         if reacted && phase.reacted.is_none() {
             phase.reacted = Some(now.saturating_sub(phase.began));
         }
@@ -251,7 +255,7 @@ impl Tally {
         let mut total = Counts::default();
         for PhaseTally { counts, .. } in &self.phases {
             total.answered += counts.answered;
-            total.told_of_cut += counts.told_of_cut;
+            total.cut += counts.cut;
             total.lost += counts.lost;
             total.failovers += counts.failovers;
             total.wasted += counts.wasted;

@@ -22,7 +22,7 @@ pub(super) enum Verdict {
     /// A whole and valid answer.
     Answered,
     /// Part of a stream, then a typed error event: the client knows that it was cut.
-    ToldOfCut,
+    Cut,
     /// Anything else, and what.
     Lost(String),
 }
@@ -124,7 +124,9 @@ async fn flow(
     if phases.wait_for(Option::is_some).await.is_err() {
         return;
     }
-    let mut pace = tokio::time::interval(Duration::from_secs(1) / per_second);
+    // Half a beat after the phases, which change at whole seconds: a request meets the phase it belongs to.
+    let beat = Duration::from_secs(1) / per_second;
+    let mut pace = tokio::time::interval_at(Instant::now() + beat / 2, beat);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for ask in asks.iter().cycle() {
         pace.tick().await;
@@ -163,7 +165,7 @@ async fn exchange(http: &Http, gateway: SocketAddr, ask: &Ask, phase: usize) -> 
     let judged = if ask.stream { read_stream(ask, &body) } else { read_whole(ask, &body) };
     match judged {
         Ok(Read::Whole(content)) => judge(ask.kind, &content).map_or_else(Verdict::Lost, |()| Verdict::Answered),
-        Ok(Read::ToldOfCut) => Verdict::ToldOfCut,
+        Ok(Read::Cut) => Verdict::Cut,
         Err(why) => Verdict::Lost(why),
     }
 }
@@ -188,7 +190,7 @@ struct Content {
 #[derive(Debug)]
 enum Read {
     Whole(Content),
-    ToldOfCut,
+    Cut,
 }
 
 fn judge(kind: Kind, content: &Content) -> Result<(), String> {
@@ -242,7 +244,7 @@ fn read_stream(ask: &Ask, body: &[u8]) -> Result<Read, String> {
         }
         let event: Value = serde_json::from_str(data).map_err(|error| format!("an event is not JSON: {error}"))?;
         if event.get("error").is_some() {
-            return Ok(Read::ToldOfCut);
+            return Ok(Read::Cut);
         }
         if ask.path == MESSAGES {
             let delta = &event["delta"];
@@ -341,7 +343,7 @@ mod tests {
         assert!(stream(&[delta, "[DONE]"]).is_err());
         assert!(stream(&[]).is_err());
         let error = r#"{"error":{"message":"cut","type":"server_error"}}"#;
-        assert!(matches!(stream(&[delta, error]), Ok(Read::ToldOfCut)));
+        assert!(matches!(stream(&[delta, error]), Ok(Read::Cut)));
     }
 
     #[test]

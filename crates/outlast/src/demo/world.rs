@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 /// What the clients name as `model`.
 pub(super) const ROUTE: &str = "assistant";
+/// The route's targets, the best first.
+const TARGETS: [&str; 3] = [PRIMARY, "vendor-b/large", "local/small"];
 /// The target that is broken.
 pub(super) const PRIMARY: &str = "vendor-a/large";
 /// Words of every text answer, so that a client sees whether one is whole.
@@ -89,9 +91,11 @@ impl World {
         self.vendor_a.heal()
     }
 
-    /// What the engine thinks of each target.
+    /// What the engine thinks of each target, in the route's order.
     pub(super) fn targets(&self) -> Vec<TargetView> {
-        self.gateway.targets()
+        let mut targets = self.gateway.targets();
+        targets.sort_by_key(|target| TARGETS.iter().position(|id| *id == target.id.as_str()));
+        targets
     }
 
     /// The lineage of every call so far, newest first.
@@ -166,7 +170,7 @@ context_window = 32000
 price = {{ input = 0.0, output = 0.0 }}
 
 [routes.{ROUTE}]
-targets = ["{PRIMARY}", "vendor-b/large", "local/small"]
+targets = {TARGETS:?}
 tier = "critical"
 contract = "held"
 
