@@ -158,7 +158,9 @@ impl Play {
         for done in self.traffic.take() {
             self.tally.done(&done, self.began.elapsed());
         }
-        self.tally.unanswered(self.traffic.open());
+        if !interrupted {
+            self.tally.unanswered(self.traffic.open());
+        }
         self.tally.lineage(&self.world.records());
         self.screen.close();
         print!("{}", summary::table(&self.script, &self.tally));
