@@ -162,6 +162,24 @@ fn a_target_works_as_a_route_of_one_and_an_unknown_name_is_no_route() {
         let first = config.route(name).map(|route| route.targets[0].target.as_str());
         assert_eq!(first, served_by, "{name}");
     }
+    for (name, meant) in
+        [("chatt", Some("chat")), ("openai/gpt-5.-mini", Some("openai/gpt-5-mini")), ("mistral-large", None)]
+    {
+        assert_eq!(config.did_you_mean(name), meant, "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_or_too_long_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outlast.toml");
+    for (bytes, why) in
+        [(vec![b'#', 0xff], "it is not UTF-8 text"), (vec![b'#'; (4 << 20) + 1], "it is longer than 4 MiB")]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Config::load(&path, &env).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }
 
 #[test]

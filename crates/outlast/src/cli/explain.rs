@@ -42,8 +42,13 @@ pub fn run(args: ExplainArgs) -> Exit {
         }
     };
     let Some(explanation) = Explanation::of(&config, &args.route) else {
-        let known: Vec<&str> = config.routes.keys().map(|id| id.as_str()).collect();
-        eprintln!("{} has no route \"{}\". Its routes: {}", config.source, args.route, known.join(", "));
+        let remedy = match config.did_you_mean(&args.route) {
+            Some(near) => format!("Did you mean \"{near}\"?"),
+            None => {
+                format!("Its routes: {}.", config.routes.keys().map(|id| id.as_str()).collect::<Vec<_>>().join(", "))
+            }
+        };
+        eprintln!("{} has no route \"{}\". {remedy}", config.source, args.route);
         return Exit::Failed;
     };
     out(&if args.json { pretty(&explanation.json()) } else { explanation.text() })

@@ -45,14 +45,16 @@ impl Config {
     /// Every problem of the file, in the order of its lines.
     pub fn load(path: &Path, env: Env<'_>) -> Result<Config, ConfigErrors> {
         let source = path.display().to_string();
-        let bytes = read_file(path).map_err(|why| {
-            let remedy = "Check the path and the permissions".into();
-            let what = format!("it cannot be read: {why}").into();
+        let whole = |what: String, remedy: &str| {
+            let (what, remedy) = (what.into(), remedy.into());
             ConfigErrors(vec![ConfigError { file: source.as_str().into(), line: None, path: "".into(), what, remedy }])
-        })?;
-        let text = String::from_utf8_lossy(&bytes);
+        };
+        let bytes = read_file(path)
+            .map_err(|why| whole(format!("it cannot be read: {why}"), "Check the path and the permissions"))?;
+        let text =
+            str::from_utf8(&bytes).map_err(|why| whole(format!("it is not UTF-8 text: {why}"), "Save it as UTF-8"))?;
         let base = path.parent().unwrap_or(Path::new(""));
-        let config = Config::from_text(&text, &source, base, env)?;
+        let config = Config::from_text(text, &source, base, env)?;
         Ok(Config { hash: Some(*blake3::hash(&bytes).as_bytes()), ..config })
     }
 

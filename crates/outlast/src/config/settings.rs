@@ -1,6 +1,6 @@
 //! The config after it has been read and judged: what the rest of the program trusts.
 
-use super::{BaseUrl, KeyHash, SecretKey};
+use super::{BaseUrl, KeyHash, SecretKey, read};
 use http::{HeaderName, HeaderValue, Uri};
 use outlast_model::{
     ProviderId, RouteId, TargetId,
@@ -43,6 +43,12 @@ impl Config {
             .iter()
             .find_map(|(id, route)| (id.as_str() == name).then_some(route))
             .or_else(|| self.direct.get(name))
+    }
+
+    /// The name that a client probably meant by one that [`Config::route`] does not know.
+    pub fn did_you_mean(&self, name: &str) -> Option<&str> {
+        let names = self.routes.keys().map(|id| id.as_str()).chain(self.direct.keys().map(AsRef::as_ref));
+        read::did_you_mean(name, names)
     }
 
     /// The provider of that name.

@@ -58,10 +58,27 @@ pub(super) fn read(entry: &Value, place: &str, plan: &mut Plan, notes: &mut Note
     if let Some(mode) = info.get("mode").and_then(Value::as_str).filter(|mode| !matches!(*mode, "chat" | "responses")) {
         return notes.add(place, format!("left out: only chat models are served, and its mode is \"{mode}\""));
     }
-    let Some((prefix, vendor, name)) = vendors::split(model) else {
+    let based = params.contains_key("api_base") || params.contains_key("base_url");
+    let Some((prefix, vendor, name)) = vendors::split(model).or_else(|| vendors::unknown(model).filter(|_| based))
+    else {
         return notes.add(place, format!("left out: \"{model}\" does not say which vendor it is of"));
     };
-    let Some(endpoint) = endpoint(prefix, vendor, params, place, notes) else { return };
+    if let Some(part) = NOT_CHAT.iter().find(|part| name.to_lowercase().contains(*part)) {
+        return notes
+            .add(place, format!("left out: only chat models are served, and this one's name has \"{part}\" in it"));
+    }
+    if name.is_empty() {
+        return notes.add(place, "left out: the model has no name");
+    }
+    if vendor == vendors::UNKNOWN {
+        notes.add(place, format!("{prefix} is taken to speak OpenAI's chat completions at its `api_base`"));
+    }
+    let Some(endpoint) = endpoint(prefix, vendor, params, place, plan, notes) else { return };
+    for key in entry.as_object().into_iter().flat_map(Map::keys) {
+        if !["model_name", "litellm_params", "model_info"].contains(&key.as_str()) {
+            notes.add(&format!("{place}.{key}"), param_reason(key));
+        }
+    }
     if group.contains('*') || name.contains('*') {
         plan.wildcard = true;
         plan.wildcards.push(endpoint);
@@ -87,6 +104,9 @@ pub(super) fn read(entry: &Value, place: &str, plan: &mut Plan, notes: &mut Note
     };
     add(plan.group(group), deployment, place, notes);
 }
+
+/// What names of models that do not chat have in them.
+const NOT_CHAT: [&str; 8] = ["embed", "whisper", "dall-e", "tts", "rerank", "moderation", "transcribe", "-image-"];
 
 /// What [`read`] reads itself.
 const PARAMS: [&str; 18] = [
@@ -158,9 +178,10 @@ fn endpoint(
     vendor: Vendor,
     params: &Map<String, Value>,
     place: &str,
+    plan: &mut Plan,
     notes: &mut Notes,
 ) -> Option<Endpoint> {
-    let Vendor::Known { name, kind, base_url, variable: key_variable } = vendor else {
+    let Vendor::Known { name, kind, base_url, variable: mut key_variable } = vendor else {
         notes.add(place, format!("left out: {prefix} speaks a dialect that Outlast does not have"));
         return None;
     };
@@ -176,7 +197,10 @@ fn endpoint(
             let vendors_own = base.contains("api.openai.com") || base.contains("api.anthropic.com");
             if kind == "openai" && !vendors_own {
                 kind = "openai-compatible";
+                key_variable = None;
                 name = host_name(&base).unwrap_or(name);
+            } else if vendor == vendors::UNKNOWN {
+                name = prefix.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
             } else if name == "vllm" || name == "hosted" {
                 name = host_name(&base).unwrap_or(name);
             }
@@ -193,14 +217,17 @@ fn endpoint(
         let reason = "not needed: Azure's v1 endpoint has no dated versions";
         notes.add(&format!("{place}.litellm_params.api_version"), reason);
     }
-    let keys = key(params, &name, key_variable, place, notes).into_iter().collect();
+    let keys = key(params, &name, key_variable, place, plan, notes).into_iter().collect();
     Some(Endpoint { name, kind, base_url, keys, headers: headers(params, place, notes) })
 }
 
-/// Azure's OpenAI-compatible endpoint, whatever part of the address the file has.
+/// Azure's OpenAI-compatible endpoint, whatever path the file has after the host.
 fn azure(base: String) -> String {
-    let root = base.split("/openai").next().unwrap_or(&base);
-    if base.starts_with("${") { format!("{base}/openai/v1") } else { format!("{root}/openai/v1") }
+    let (scheme, rest) = base.split_once("://").unwrap_or(("", &base));
+    match rest.split('/').next() {
+        Some(host) if !scheme.is_empty() => format!("{scheme}://{host}/openai/v1"),
+        _ => format!("{base}/openai/v1"),
+    }
 }
 
 /// Ollama's address stands without the `/v1` of its OpenAI-compatible endpoint; full endpoints lose their last part.
@@ -223,6 +250,7 @@ fn key(
     name: &str,
     key_variable: Option<&'static str>,
     place: &str,
+    plan: &mut Plan,
     notes: &mut Notes,
 ) -> Option<String> {
     let Some(text) = params.get("api_key").and_then(Value::as_str) else {
@@ -236,7 +264,7 @@ fn key(
         return None;
     }
     let made_up = format!("{}_API_KEY", name.to_uppercase().replace(['-', '.'], "_"));
-    let variable = key_variable.map_or(made_up, str::to_owned);
+    let variable = plan.variable_for(text, &key_variable.map_or(made_up, str::to_owned));
     let reason = format!("the key stands in the file: set it as {variable} where Outlast starts");
     notes.add(&format!("{place}.litellm_params.api_key"), reason);
     Some(variable)

@@ -68,13 +68,29 @@ impl Notes {
     }
 
     fn into_lines(self) -> Vec<String> {
-        let lines = self.reasons.into_iter().map(|(reason, places)| match places.as_slice() {
-            [only] => format!("{only}: {reason}"),
-            [first, rest @ ..] => format!("{first} and {} more: {reason}", rest.len()),
-            [] => reason,
-        });
-        lines.collect()
+        let line = |(reason, places): (String, Vec<String>)| format!("{}: {reason}", together(&places).join(", "));
+        self.reasons.into_iter().map(line).collect()
     }
+}
+
+/// Places that differ only in their position in a list are told together: `model_list[0, 3].model_info.id`.
+fn together(places: &[String]) -> Vec<String> {
+    let mut groups: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    for place in places {
+        let parts = place.split_once('[').and_then(|(before, rest)| Some((before, rest.split_once(']')?)));
+        let (before, index, after) =
+            parts.map_or((place.as_str(), "", ""), |(before, (index, after))| (before, index, after));
+        match groups.iter_mut().find(|(known, ending, _)| (*known, *ending) == (before, after)) {
+            Some((_, _, indexes)) if !indexes.contains(&index) => indexes.push(index),
+            Some(_) => {}
+            None => groups.push((before, after, vec![index])),
+        }
+    }
+    let show = |(before, after, indexes): (&str, &str, Vec<&str>)| match indexes.as_slice() {
+        [""] => before.to_owned(),
+        indexes => format!("{before}[{}]{after}", indexes.join(", ")),
+    };
+    groups.into_iter().map(show).collect()
 }
 
 /// What is to be written.
@@ -100,6 +116,10 @@ struct Plan {
     stream_timeout: Option<f64>,
     /// The callers' key, as a variable's name.
     caller_key: Option<String>,
+    host: Option<String>,
+    port: Option<u16>,
+    /// Keys that stand in the file, each with the variable it is to be set as. Never printed.
+    literals: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -109,6 +129,20 @@ impl Plan {
             self.groups.len() - 1
         });
         &mut self.groups[at].1
+    }
+
+    /// The variable for a key that stands in the file: another key gets another variable.
+    fn variable_for(&mut self, key: &str, wanted: &str) -> String {
+        if let Some((_, variable)) =
+            self.literals.iter().find(|(known, variable)| known == key && variable.starts_with(wanted))
+        {
+            return variable.clone();
+        }
+        let taken = |name: &String| self.literals.iter().any(|(_, variable)| variable == name);
+        let numbered = std::iter::once(wanted.to_owned()).chain((2..).map(|n| format!("{wanted}_{n}")));
+        let variable = numbered.into_iter().find(|name| !taken(name)).unwrap_or_else(|| wanted.to_owned());
+        self.literals.push((key.to_owned(), variable.clone()));
+        variable
     }
 
     /// Turns fallbacks between groups into targets at the end of a route.
@@ -200,8 +234,13 @@ fn router_setting(place: &str, key: &str, value: &Value, plan: &mut Plan, notes:
             Some("simple-shuffle") => plan.ranking = Some("weight"),
             Some("latency-based-routing") => plan.ranking = Some("latency"),
             Some("cost-based-routing") => plan.ranking = Some("cost"),
-            other => notes
-                .add(place, format!("\"{}\" has no counterpart; targets are tried in order", other.unwrap_or("this"))),
+            other => notes.add(
+                place,
+                format!(
+                    "\"{}\" has no counterpart; a group's deployments are drawn by weight",
+                    other.unwrap_or("this")
+                ),
+            ),
         },
         "enable_pre_call_checks" => notes.add(place, "it is always on: targets that do not fit a request are left out"),
         "set_verbose" | "json_logs" | "drop_params" | "turn_off_message_logging" => {
@@ -228,6 +267,10 @@ fn general_setting(place: &str, key: &str, value: &Value, plan: &mut Plan, notes
                 place,
                 "callers present it as before; it does not open admin endpoints: set server.admin_token for those",
             );
+        }
+        ("host", Some(host)) => plan.host = Some(host.to_owned()),
+        ("port", _) if value.as_u64().is_some_and(|port| (1..=65535).contains(&port)) => {
+            plan.port = value.as_u64().and_then(|port| u16::try_from(port).ok());
         }
         ("database_url" | "store_model_in_db" | "database_connection_pool_limit", _) => {
             notes.add(place, "there is no database to install, and the file is the only source of the config");

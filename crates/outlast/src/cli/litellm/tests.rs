@@ -97,6 +97,16 @@ fn what_is_no_litellm_config_is_refused_with_the_reason() {
 }
 
 #[test]
+fn azures_endpoint_is_found_from_whatever_address_the_file_has() {
+    for base in ["https://openai-x.openai.azure.com/", "https://openai-x.openai.azure.com/openai/deployments/gpt-4"] {
+        let yaml =
+            format!("model_list: [{{model_name: a, litellm_params: {{model: azure/gpt-4, api_base: '{base}'}}}}]");
+        let toml = imported(&yaml).toml;
+        assert!(toml.contains("base_url = \"https://openai-x.openai.azure.com/openai/v1\""), "{base}: {toml}");
+    }
+}
+
+#[test]
 fn wildcards_open_the_catalogue() {
     let imported =
         imported("model_list: [{model_name: 'openai/*', litellm_params: {model: 'openai/*', api_key: os.environ/K}}]");
@@ -112,4 +122,35 @@ fn a_route_named_like_a_provider_keeps_its_name_and_the_provider_gives_way() {
     );
     assert!(imported.toml.contains("[routes.\"openai/smart\"]"), "{}", imported.toml);
     assert!(imported.toml.contains("\"openai-api/gpt-5.2\""), "{}", imported.toml);
+}
+
+#[test]
+fn two_keys_in_the_file_become_two_variables_and_dummies_none() {
+    let imported = imported(
+        "model_list:\n\
+         - {model_name: a, litellm_params: {model: gpt-4o, api_key: sk-first-0123456789}}\n\
+         - {model_name: a, litellm_params: {model: gpt-4o, api_key: sk-second-0123456789}}\n\
+         - {model_name: b, litellm_params: {model: openai/x, api_key: fake-key, api_base: 'http://gpu1:8000'}}\n\
+         general_settings: {host: 0.0.0.0, port: 4000}\n",
+    );
+    assert!(imported.toml.contains("api_keys = [\"${OPENAI_API_KEY}\", \"${OPENAI_API_KEY_2}\"]"), "{}", imported.toml);
+    assert!(imported.toml.contains("[providers.gpu1]") && !imported.toml.contains("GPU1_API_KEY"), "{}", imported.toml);
+    assert!(!imported.toml.contains("listen"), "an open gateway is not made by an import");
+}
+
+#[test]
+fn what_does_not_chat_is_left_out_and_an_unknown_vendor_with_an_address_is_taken() {
+    let imported = imported(
+        "model_list:\n\
+         - {model_name: e, litellm_params: {model: openai/text-embedding-3-small}}\n\
+         - {model_name: d, litellm_params: {model: azure/, api_base: 'https://x.openai.azure.com'}}\n\
+         - {model_name: z, litellm_params: {model: zhipu/glm-4, api_key: os.environ/Z, api_base: 'https://open.bigmodel.cn/api/paas/v4'}, rpm: 3}\n\
+         general_settings: {port: 4000}\n",
+    );
+    assert!(imported.toml.contains("targets = [\"zhipu/glm-4\"]"), "{}", imported.toml);
+    assert!(imported.toml.contains("listen = \"127.0.0.1:4000\""), "{}", imported.toml);
+    let notes = imported.notes.join("\n");
+    for part in ["\"embed\"", "the model has no name", "zhipu is taken to speak", "model_list[2].rpm"] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
 }

@@ -17,6 +17,14 @@ const fn hosted(name: &'static str) -> Vendor {
     Vendor::Known { name, kind: "openai-compatible", base_url: None, variable: None }
 }
 
+/// A prefix that is not listed: what has an `api_base` mostly speaks OpenAI's chat completions.
+pub(super) const UNKNOWN: Vendor = hosted("unknown");
+
+/// The parts of a model whose vendor is not listed.
+pub(super) fn unknown(model: &str) -> Option<(&str, Vendor, &str)> {
+    model.split_once('/').map(|(prefix, rest)| (prefix, UNKNOWN, rest))
+}
+
 const OPENAI: Vendor =
     Vendor::Known { name: "openai", kind: "openai", base_url: None, variable: Some("OPENAI_API_KEY") };
 const ANTHROPIC: Vendor =

@@ -5,7 +5,7 @@ use super::{
     deployment::{Deployment, Endpoint, Facts},
 };
 use crate::config::show_duration;
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, time::Duration};
 
 /// A route as it will be written.
 struct RouteOut {
@@ -28,7 +28,7 @@ pub(super) fn toml(plan: &Plan, notes: &mut Notes) -> String {
     }
     let routes = routes(plan, &providers, notes);
     let mut text = String::from("# Imported from a LiteLLM config by `outlast import litellm`.\n");
-    server(plan, &mut text);
+    server(plan, &mut text, notes);
     for (endpoint, name) in &providers.0 {
         provider(endpoint, name, plan, &mut text);
     }
@@ -130,11 +130,25 @@ fn routes(plan: &Plan, providers: &Providers, notes: &mut Notes) -> Vec<RouteOut
     routes
 }
 
-fn server(plan: &Plan, text: &mut String) {
-    if plan.caller_key.is_none() && !plan.wildcard {
+fn server(plan: &Plan, text: &mut String, notes: &mut Notes) {
+    let host = plan.host.as_deref().unwrap_or("127.0.0.1");
+    let address = plan.port.map(|port| format!("{host}:{port}"));
+    let address = address.and_then(|address| address.replace("localhost", "127.0.0.1").parse::<SocketAddr>().ok());
+    let open = address.is_some_and(|address| plan.caller_key.is_none() && !address.ip().is_loopback());
+    if open {
+        notes.add(
+            "general_settings.host",
+            "reachable from other machines without a key: add server.keys, then server.listen",
+        );
+    }
+    let listen = address.filter(|_| !open);
+    if plan.caller_key.is_none() && !plan.wildcard && listen.is_none() {
         return;
     }
     text.push_str("\n[server]\n");
+    if let Some(listen) = listen {
+        let _ = writeln!(text, "listen = \"{listen}\"");
+    }
     if let Some(key) = &plan.caller_key {
         let _ = writeln!(text, "keys = [\"${{{key}}}\"]");
     }
