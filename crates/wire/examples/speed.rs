@@ -1,6 +1,6 @@
 //! What the hot paths cost: `cargo run --release -p outlast-wire --example speed`.
 //!
-//! Prints nanoseconds per operation, the best of several rounds. For `cargo xtask bench` only whole requests count;
+//! An argument keeps only the lines whose name holds it. Prints nanoseconds per operation, the best of several rounds. For `cargo xtask bench` only whole requests count;
 //! this is for whoever changes a hot path.
 
 use bytes::Bytes;
@@ -67,6 +67,9 @@ fn stream(name: &str, upstream: Dialect, client: Dialect, frame: &str) {
 }
 
 fn print<T>(name: &str, mut work: impl FnMut() -> T) {
+    if std::env::args().nth(1).is_some_and(|only| !name.contains(&only)) {
+        return;
+    }
     let mut best = f64::MAX;
     for _ in 0..400 {
         // Short rounds, so that the best one has the processor to itself even on a busy machine.

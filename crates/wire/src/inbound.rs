@@ -26,6 +26,7 @@ pub struct Inbound {
     model: Box<str>,
     stream: bool,
     received_at: u64,
+    input_tokens: OnceLock<u32>,
     output: OnceLock<OutputFormat>,
     hub: OnceLock<Result<Box<Request>, Unreadable>>,
 }
@@ -146,6 +147,7 @@ impl Inbound {
             stream,
             scan,
             received_at: 0,
+            input_tokens: OnceLock::new(),
             output: OnceLock::new(),
             hub: OnceLock::new(),
             body,
@@ -242,6 +244,10 @@ impl Inbound {
 
     /// The estimated input, in tokens: text by script, attachments as images.
     pub fn input_tokens(&self) -> u32 {
+        *self.input_tokens.get_or_init(|| self.estimate_input())
+    }
+
+    fn estimate_input(&self) -> u32 {
         let attached = u32::try_from(self.scan.attachment_bytes / 4).unwrap_or(u32::MAX);
         let images = self.scan.images.max(u32::from(attached > 0)).saturating_mul(tokens::IMAGE_TOKENS);
         tokens::estimate(&self.body).saturating_sub(attached).saturating_add(images)

@@ -242,7 +242,9 @@ impl Scanner<'_> {
                 }
                 b"tool_use" | b"tool_result" => self.scan.signs.tool_traffic = true,
                 b"text" | b"function" | b"string" | b"object" | b"array" | b"integer" | b"number" | b"boolean"
-                | b"null" | b"thinking" | b"redacted_thinking" | b"ephemeral" | b"base64" | b"url" | b"auto" => {}
+                | b"null" | b"json_schema" | b"json_object" | b"enabled" | b"disabled" | b"adaptive" | b"any"
+                | b"tool" | b"none" | b"thinking" | b"redacted_thinking" | b"ephemeral" | b"base64" | b"url"
+                | b"auto" => {}
                 _ => self.scan.signs.unusual = true,
             },
             Key::Role => {

@@ -5,13 +5,13 @@
 //! from what only announces or ends a reply, so that the host can find the commit point and withhold the end.
 
 use crate::{
-    Answer, Inbound, anthropic, openai_chat, reply,
+    Answer, Inbound, anthropic, classify, openai_chat, reply,
     said::{Said, Seen, ToolSlot},
     sse::{Frame, Splitter, TooLong},
 };
 use bytes::{Bytes, BytesMut};
 use outlast_model::{
-    Failure, FailureReport,
+    Failure, FailureReport, Wall,
     policy::Dialect,
     turn::{Delta, Finish, Usage},
 };
@@ -184,19 +184,8 @@ impl StreamReader {
     pub fn end(&mut self, out: &mut Vec<Piece>) -> Result<StreamEnd, FailureReport> {
         if !self.ended
             && let Some(frame) = self.splitter.end()
-            && frame.has_data()
         {
-            let mut run = Run::new(self.splitter.chunk().clone(), out);
-            let result = self.frame(&frame, &mut run);
-            run.held = false;
-            let chunk = run.chunk.clone();
-            run.finish();
-            match result {
-                Ok(()) => {}
-                // Half a frame is what a cut looks like.
-                Err(Broken::Malformed) => return Err(self.cut()),
-                Err(broken) => return Err(self.report(broken, &frame, &chunk)),
-            }
+            self.last_frame(&frame, out)?;
         }
         if !self.ended {
             // Some OpenAI-compatible servers forget `[DONE]`; a finish reason for every choice is as good.
@@ -212,6 +201,28 @@ impl StreamReader {
             out.push(Piece { bytes, kind: PieceKind::Terminal });
         }
         Ok(StreamEnd { usage: self.usage(), finish: self.finish() })
+    }
+
+    /// What was left in the buffer when the body ended.
+    fn last_frame(&mut self, frame: &Frame, out: &mut Vec<Piece>) -> Result<(), FailureReport> {
+        let chunk = self.splitter.chunk().clone();
+        if !frame.has_data() {
+            let rest = chunk[frame.span.clone()].trim_ascii();
+            if !self.begun && rest.starts_with(b"{") {
+                // Not a stream at all: some servers answer an error with 200, whatever was asked for.
+                return Err(classify::response(200, |_| None, rest, Wall::default()));
+            }
+            return Ok(());
+        }
+        let mut run = Run::new(chunk.clone(), out);
+        let result = self.frame(frame, &mut run);
+        run.held = false;
+        run.finish();
+        match result {
+            // Half a frame is what a cut looks like; whether the reply was whole before it is seen next.
+            Ok(()) | Err(Broken::Malformed) => Ok(()),
+            Err(broken) => Err(self.report(broken, frame, &chunk)),
+        }
     }
 
     /// The dialect's terminal mark has been seen: nothing more will come, the host need not wait for the end of the

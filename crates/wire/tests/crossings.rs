@@ -8,6 +8,7 @@ use outlast_model::{
     turn::Finish,
 };
 use outlast_wire::{Adapt, Inbound, Piece, PieceKind, StreamReader, reply};
+use proptest::prelude::*;
 use serde_json::Value;
 
 const O: Dialect = Dialect::OpenaiChat;
@@ -24,9 +25,9 @@ fn crossed(from: Dialect, to: Dialect, body: &str) -> String {
         Ok(adapted) => {
             assert!(adapted.adapted);
             let fields: serde_json::Map<String, Value> = serde_json::from_slice(&adapted.body.concat()).unwrap();
-            let lines = fields.iter().flat_map(|(name, value)| match value {
-                Value::Array(items) if name == "messages" => items.iter().map(|item| format!("- {item}")).collect(),
-                value => vec![format!("{name}: {value}")],
+            let lines = fields.iter().flat_map(|(name, value)| match value.as_array() {
+                Some(items) if name == "messages" => items.iter().map(|item| format!("- {item}")).collect(),
+                Some(_) | None => vec![format!("{name}: {value}")],
             });
             lines.collect::<Vec<_>>().join("\n")
         }
@@ -441,6 +442,8 @@ fn errors_inside_streams_are_failures_of_their_class() {
         (O, format!("{start}data: [DONE]\n\n"), Failure::StreamInterrupted),
         (O, String::new(), Failure::Empty),
         (O, ": only comments\n\n".into(), Failure::Empty),
+        (O, r#"{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}"#.into(), Failure::Auth),
+        (A, "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"x\"}}".into(), Failure::ServerError),
     ] {
         assert_eq!(stream(upstream, &asks(O, ""), &text).1, Err(failure), "{text}");
     }
@@ -451,6 +454,7 @@ fn a_forgotten_done_is_added_and_an_unasked_usage_chunk_taken_out() {
     let text = OPENAI_TOOLS.replace("data: [DONE]\n\n", "");
     let client = asks(O, "");
     assert_eq!(stream(O, &client, &text).0, OPENAI_TOOLS);
+    assert_eq!(stream(O, &client, &format!("{text}data: [DO")).0, OPENAI_TOOLS);
     let mut reader = StreamReader::new(O, &client, true, false);
     let mut pieces = Vec::new();
     reader.push(OPENAI_TOOLS.into(), &mut pieces).unwrap();
@@ -552,5 +556,69 @@ fn a_request_too_deep_is_refused_in_any_place() {
         for (from, to) in [(O, A), (A, O)] {
             assert!(crossed(from, to, &nested(levels)).starts_with("cannot carry"));
         }
+    }
+}
+
+/// Bodies of every shape this file knows, to be spoiled.
+fn bodies() -> Vec<(Dialect, String)> {
+    let source = include_str!("crossings.rs");
+    let mut found = Vec::new();
+    for text in source.split("r#\"").skip(1).filter_map(|rest| rest.split_once("\"#").map(|(text, _)| text)) {
+        for dialect in Dialect::ALL {
+            if Inbound::parse(dialect, text.into()).is_ok() {
+                found.push((dialect, text.to_owned()));
+            }
+        }
+    }
+    assert!(found.len() > 10);
+    found
+}
+
+proptest! {
+    #[test]
+    fn spoiled_requests_never_panic_and_are_refused_or_adapted_as_needs_says(
+        which in any::<prop::sample::Index>(),
+        spoils in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"\"\\{}[]:,0n \xff".to_vec())), 0..4),
+    ) {
+        let bodies = bodies();
+        let (dialect, text) = which.get(&bodies);
+        let mut bytes = text.clone().into_bytes();
+        for (at, byte) in spoils {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(inbound) = Inbound::parse(*dialect, bytes.into()) {
+            let needs = inbound.needs();
+            inbound.output();
+            for to in Dialect::ALL {
+                let adapted = inbound.adapt(&Adapt { dialect: to, model: "m", max_output: None, ask_usage: true });
+                let carried = needs.cannot_carry[to.index()].is_empty();
+                prop_assert!(carried || adapted.is_err());
+                if let Ok(adapted) = adapted && to != *dialect {
+                    serde_json::from_slice::<Value>(&adapted.body.concat()).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spoiled_replies_and_streams_never_panic(
+        upstream in prop::sample::select(Dialect::ALL.to_vec()),
+        client in prop::sample::select(Dialect::ALL.to_vec()),
+        spoils in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"\"\\{}[]:,0n \n\xff".to_vec())), 0..6),
+        size in 1usize..300,
+    ) {
+        let text = if upstream == O { OPENAI_TOOLS } else { ANTHROPIC_TOOLS };
+        let mut bytes = text.as_bytes().to_vec();
+        for (at, byte) in spoils {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let mut reader = StreamReader::new(upstream, &asks(client, ""), true, true);
+        let mut out = Vec::new();
+        if bytes.chunks(size).all(|chunk| reader.push(Bytes::copy_from_slice(chunk), &mut out).is_ok()) {
+            let _ = reader.end(&mut out);
+        }
+        let _ = reply::read(upstream, &asks(client, ""), bytes.into());
     }
 }

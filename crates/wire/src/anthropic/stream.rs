@@ -3,10 +3,14 @@
 use super::usage::UsageIn;
 use crate::{classify, json::Str, lax::Lax, stream::Broken};
 use outlast_model::turn::Delta;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
+/// Rare fields are boxed: the rest is moved with every token.
 #[derive(Deserialize)]
 struct Event<'a> {
     #[serde(borrow, rename = "type")]
@@ -16,11 +20,11 @@ struct Event<'a> {
     #[serde(borrow, default)]
     delta: Option<DeltaIn<'a>>,
     #[serde(borrow, default)]
-    content_block: Option<Block<'a>>,
+    content_block: Option<Box<Block<'a>>>,
     #[serde(borrow, default)]
-    message: Option<Head<'a>>,
+    message: Option<Box<Head<'a>>>,
     #[serde(default)]
-    usage: Option<UsageIn>,
+    usage: Option<Box<UsageIn>>,
 }
 
 #[derive(Deserialize)]
@@ -51,22 +55,45 @@ pub(super) struct Block<'a> {
     input: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct DeltaIn<'a> {
-    #[serde(borrow, default, rename = "type")]
     kind: Lax<'a>,
-    #[serde(borrow, default)]
-    text: Lax<'a>,
-    #[serde(borrow, default)]
-    partial_json: Lax<'a>,
-    #[serde(borrow, default)]
-    thinking: Lax<'a>,
-    #[serde(borrow, default)]
-    signature: Lax<'a>,
-    #[serde(borrow, default)]
-    stop_reason: Lax<'a>,
-    #[serde(borrow, default)]
-    stop_sequence: Lax<'a>,
+    /// What there is more of; `kind` says of what. One place for all kinds, because every token is moved through it.
+    more: Lax<'a>,
+    stop_reason: Option<Box<Lax<'a>>>,
+    stop_sequence: Option<Box<Lax<'a>>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for DeltaIn<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keep;
+        impl<'de> Visitor<'de> for Keep {
+            type Value = DeltaIn<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a delta")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DeltaIn<'de>, A::Error> {
+                let mut delta = DeltaIn::default();
+                while let Some(Str(name)) = map.next_key()? {
+                    match &*name {
+                        "type" => delta.kind = map.next_value()?,
+                        "text" | "partial_json" | "thinking" | "signature" if delta.more.0.is_none() => {
+                            delta.more = map.next_value()?;
+                        }
+                        "stop_reason" => delta.stop_reason = map.next_value()?,
+                        "stop_sequence" => delta.stop_sequence = map.next_value()?,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(delta)
+            }
+        }
+        deserializer.deserialize_map(Keep)
+    }
 }
 
 /// What has to be remembered between events.
@@ -116,7 +143,7 @@ impl Decoder {
             }
             "content_block_start" => {
                 let Some(block) = event.content_block else { return Err(Broken::Malformed) };
-                self.block(event.index, block, |delta| sink(0, delta))
+                self.block(event.index, *block, |delta| sink(0, delta))
             }
             "content_block_stop" => {
                 self.in_tool = false;
@@ -138,9 +165,12 @@ impl Decoder {
             }
             "message_delta" => {
                 if let Some(usage) = event.usage {
-                    self.usage(usage, &mut sink)?;
+                    self.usage(*usage, &mut sink)?;
                 }
-                match event.delta.and_then(|delta| Some((delta.stop_reason.filled()?, delta.stop_sequence.0))) {
+                match event
+                    .delta
+                    .and_then(|delta| Some((delta.stop_reason?.filled()?, delta.stop_sequence.and_then(|stop| stop.0))))
+                {
                     Some((word, stop_sequence)) => {
                         sink(0, Delta::Finish { finish: classify::finish(&word), word, stop_sequence })
                     }
@@ -196,14 +226,14 @@ impl Decoder {
         mut sink: impl FnMut(Delta<'a>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
         match delta.kind.0.as_deref().unwrap_or_default() {
-            "text_delta" => delta.text.filled().map_or(Ok(()), |text| sink(Delta::Text(text))),
-            "input_json_delta" if self.in_tool => match delta.partial_json.filled() {
+            "text_delta" => delta.more.filled().map_or(Ok(()), |text| sink(Delta::Text(text))),
+            "input_json_delta" if self.in_tool => match delta.more.filled() {
                 Some(_) if self.tool_input => Ok(()),
                 Some(arguments) => sink(Delta::ToolCall { index, id: None, name: None, arguments }),
                 None => Ok(()),
             },
-            "thinking_delta" => delta.thinking.filled().map_or(Ok(()), |text| sink(Delta::Reasoning(text))),
-            "signature_delta" => delta.signature.filled().map_or(Ok(()), |text| sink(Delta::Signature(text))),
+            "thinking_delta" => delta.more.filled().map_or(Ok(()), |text| sink(Delta::Reasoning(text))),
+            "signature_delta" => delta.more.filled().map_or(Ok(()), |text| sink(Delta::Signature(text))),
             _ => sink(Delta::Opaque),
         }
     }

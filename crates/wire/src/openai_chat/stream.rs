@@ -4,7 +4,7 @@ use super::usage::UsageIn;
 use crate::{
     classify,
     json::Str,
-    lax::{Content, Lax, OneOrMore, Strict},
+    lax::{Content, Count, Lax, OneOrMore, Strict},
     stream::Broken,
 };
 use outlast_model::turn::{Delta, Finish};
@@ -12,21 +12,22 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
+/// Rare fields are boxed: the rest is moved with every token.
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(borrow, default)]
     choices: OneOrMore<Choice<'a>>,
     #[serde(default)]
-    usage: Option<UsageIn>,
+    usage: Option<Box<UsageIn>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
     #[serde(default)]
-    x_groq: Option<Groq>,
+    x_groq: Option<Box<Groq>>,
 }
 
 #[derive(Deserialize)]
 struct Groq {
-    usage: Option<UsageIn>,
+    usage: Option<Box<UsageIn>>,
 }
 
 /// Read only once per stream, and only when another dialect must be told.
@@ -37,7 +38,7 @@ pub(super) struct Head<'a> {
     #[serde(borrow, default)]
     model: Lax<'a>,
     #[serde(default)]
-    created: Option<f64>,
+    created: Count,
 }
 
 impl<'a> Head<'a> {
@@ -45,7 +46,7 @@ impl<'a> Head<'a> {
         Delta::Start {
             id: self.id.0.unwrap_or_default(),
             model: self.model.0.unwrap_or_default(),
-            created: self.created.map(|secs| secs as u64),
+            created: Some(u64::from(self.created.0)).filter(|secs| *secs > 0),
         }
     }
 }
@@ -53,7 +54,7 @@ impl<'a> Head<'a> {
 #[derive(Deserialize)]
 struct Choice<'a> {
     #[serde(default)]
-    index: u32,
+    index: Count,
     #[serde(borrow, default)]
     delta: Option<DeltaIn<'a>>,
     #[serde(borrow, default)]
@@ -70,11 +71,11 @@ pub(super) struct DeltaIn<'a> {
     reasoning: Lax<'a>,
     /// OpenRouter's list, which some send without the above.
     #[serde(borrow, default)]
-    reasoning_details: Option<Vec<DetailIn<'a>>>,
+    reasoning_details: Option<Box<[DetailIn<'a>]>>,
     #[serde(borrow, default)]
-    refusal: Lax<'a>,
+    refusal: Option<Box<Lax<'a>>>,
     #[serde(borrow, default)]
-    tool_calls: Option<Vec<CallIn<'a>>>,
+    tool_calls: Option<Box<[CallIn<'a>]>>,
     #[serde(default)]
     function_call: Option<IgnoredAny>,
     #[serde(default)]
@@ -148,11 +149,11 @@ impl Decoder {
         self.bare = chunk.choices.0.is_none();
         for choice in chunk.choices.0.into_iter().chain(chunk.choices.1) {
             if let Some(delta) = choice.delta {
-                self.delta(delta, false, |delta| sink(choice.index, delta))?;
+                self.delta(delta, false, |delta| sink(choice.index.0, delta))?;
             }
             if let Some(Str(word)) = choice.finish_reason.filter(|word| !word.0.is_empty()) {
                 let finish = finish_of(&word)?;
-                sink(choice.index, Delta::Finish { finish, word, stop_sequence: None })?;
+                sink(choice.index.0, Delta::Finish { finish, word, stop_sequence: None })?;
             }
         }
         if let Some(usage) = chunk.usage.or(chunk.x_groq.and_then(|groq| groq.usage)) {
@@ -181,7 +182,7 @@ impl Decoder {
             }
         }
         content(delta.content, &mut sink)?;
-        if let Some(refusal) = delta.refusal.filled() {
+        if let Some(refusal) = delta.refusal.and_then(|refusal| refusal.filled()) {
             sink(Delta::Refusal(refusal))?;
         }
         if delta.function_call.is_some() || delta.audio.is_some() {
