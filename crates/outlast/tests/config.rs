@@ -452,3 +452,27 @@ fn rows(schema: &serde_json::Value, at: &serde_json::Value, prefix: &str, text: 
         }
     }
 }
+
+#[test]
+fn every_default_has_its_reason_and_its_value() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/defaults.md")).unwrap();
+    let reference = settings(&outlast::config::schema());
+    let mut section = "";
+    let mut missing = Vec::new();
+    for line in reference.lines() {
+        if let Some(heading) = line.strip_prefix("### `[") {
+            section = heading.split(['.', ']']).next().unwrap();
+        }
+        let setting = line.strip_prefix("| `").and_then(|row| row.split('`').next());
+        let default = line.split(" Default: ").nth(1).map(|rest| rest.trim_end_matches(" |").trim_end_matches('.'));
+        // What is inherited has its reason where it comes from.
+        let (Some(setting), Some(default)) = (setting, default.filter(|default| !default.starts_with("the "))) else {
+            continue;
+        };
+        let row = format!("| `{section}.{setting}` | {default} |");
+        if section != "targets" && !page.contains(&row) {
+            missing.push(row);
+        }
+    }
+    assert!(missing.is_empty(), "docs/defaults.md lacks:\n{}", missing.join("\n"));
+}
