@@ -47,19 +47,23 @@ impl Server {
     }
 }
 
-/// The best that can be done with the capacity: everybody queues in order of arrival, and whoever could no longer be
-/// served in time makes room without costing anything. Answers the waits of those served.
+/// The best that can be done with the capacity by somebody who cannot know how long a job will take: everybody queues in
+/// order of arrival, nobody is sent twice, and whoever's time is up while waiting leaves without costing anything.
+/// Answers the waits of those served.
 pub(super) fn oracle(scenario: Scenario, seed: u64, load_per_sec: f64, arrivals: &[Mono]) -> Vec<Duration> {
     let mut server = Server::new(seed);
     let mut free_at = Mono::ZERO;
     let mut waits = Vec::with_capacity(arrivals.len());
     for arrived in arrivals {
-        let begin = free_at.max(*arrived);
-        let done = begin + server.start(scenario.capacity(load_per_sec, begin));
-        if done.since(*arrived) <= scenario.deadline() {
-            waits.push(done.since(*arrived));
-            free_at = done;
+        let (begin, deadline) = (free_at.max(*arrived), *arrived + scenario.deadline());
+        if begin >= deadline {
+            continue;
         }
+        let done = begin + server.start(scenario.capacity(load_per_sec, begin));
+        if done <= deadline {
+            waits.push(done.since(*arrived));
+        }
+        free_at = done;
     }
     waits
 }

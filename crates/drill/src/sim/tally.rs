@@ -3,7 +3,7 @@
 use super::{
     capacity,
     model::Question,
-    report::Run,
+    report::{Run, quantile},
     scenario::{Asked, ONSET, Scenario},
     world::FRAME,
 };
@@ -95,7 +95,7 @@ impl Tally {
             let mut limits = UNKNOWN;
             for (limit, seen) in limits.iter_mut().zip(seen) {
                 if seen.len() >= 20 {
-                    *limit = Duration::from_secs_f32(3.0 * quantile(seen, 0.99))
+                    *limit = Duration::from_secs_f64(3.0 * quantile(seen, 0.99))
                         .clamp(Duration::from_secs(4), Duration::from_secs(30));
                 }
             }
@@ -179,23 +179,15 @@ impl Tally {
             goodput_oracle: self.oracle_firsts.len() as f64 / requests,
             calls: self.upstream as f64 / requests,
             calls_oracle: self.oracle_upstream as f64 / requests,
-            first_p50_secs: f64::from(quantile(&mut self.firsts, 0.5)),
-            first_p99_secs: f64::from(quantile(&mut self.firsts, 0.99)),
-            first_p99_oracle_secs: f64::from(quantile(&mut self.oracle_firsts, 0.99)),
+            first_p50_secs: quantile(&mut self.firsts, 0.5),
+            first_p99_secs: quantile(&mut self.firsts, 0.99),
+            first_p99_oracle_secs: quantile(&mut self.oracle_firsts, 0.99),
             wasted_usd: self.wasted_nanos as f64 / 1e9,
             detected_secs: since(ONSET, self.opened),
             detected_calls: self.opened.map(|_| self.asked_until_open),
             recovered_secs: recovered,
             trace: format!("{:016x}", self.hash),
+            firsts: [self.firsts, self.oracle_firsts],
         }
     }
-}
-
-/// The value at a quantile; zero of nothing.
-fn quantile(values: &mut [f32], q: f64) -> f32 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let rank = ((values.len() as f64 * q).ceil() as usize).clamp(1, values.len()) - 1;
-    *values.select_nth_unstable_by(rank, f32::total_cmp).1
 }

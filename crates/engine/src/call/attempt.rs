@@ -1,8 +1,9 @@
 //! One exchange with one target: its deadlines, its first output, the commit point, and being overdue.
 //!
-//! An overdue exchange is evidence at once, long before its deadline passes. If that opens the breaker, or it is open
-//! already, the call leaves for the next target; if not, it waits on, and what it said is taken back should the reply
-//! come after all.
+//! An exchange is *late* once it takes longer than nearly all do (the p99), and *overdue* at three times that. An overdue
+//! exchange is evidence at once, long before its deadline passes; if nobody at all has been answered since it left, it
+//! speaks for the other late ones too. If that opens the breaker, or it is open already, the late calls leave for the
+//! next target; if not, they wait on, and what was said is taken back should an output come after all.
 
 use super::{Action, Call, Spent, Stage, Told, plan::Choice};
 use crate::fleet::{Fleet, TargetIx};
@@ -17,6 +18,15 @@ use std::time::Duration;
 
 /// What a permit holder gets beyond the time at which it is overdue.
 const PERMIT_GRACE: Duration = Duration::from_secs(5);
+
+/// How an exchange stands against what its target usually takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Punctuality {
+    InTime,
+    Late,
+    /// Late enough to be evidence, which has been given.
+    Overdue,
+}
 
 /// The exchange in flight.
 #[derive(Debug)]
@@ -38,10 +48,10 @@ pub(super) struct Flight {
     tokens: u32,
     releasable: bool,
     limits: Timeouts,
+    late_at: Mono,
     overdue_at: Mono,
     stalled_after: Duration,
-    /// It was reported overdue; once is enough.
-    suspected: bool,
+    punctuality: Punctuality,
     /// The hold ends then.
     hold_until: Mono,
 }
@@ -63,19 +73,28 @@ impl Flight {
         (at, Failure::Timeout(deadline))
     }
 
-    /// When it is evidence, and of what.
-    fn suspicion(&self) -> (Mono, Failure) {
-        match (self.suspected, self.streamed, self.first_output) {
-            (true, _, _) => (Mono::FAR, Failure::Timeout(Deadline::Idle)),
-            (false, true, Some(_)) => (self.last + self.stalled_after, Failure::Timeout(Deadline::Idle)),
-            (false, true, None) => (self.overdue_at, Failure::Timeout(Deadline::FirstToken)),
-            (false, false, _) => (self.overdue_at, Failure::Timeout(Deadline::Header)),
+    /// When it becomes less punctual, and what it will be then.
+    fn next_mark(&self) -> (Mono, Punctuality) {
+        match (self.punctuality, self.first_output) {
+            (Punctuality::Overdue, _) => (Mono::FAR, Punctuality::Overdue),
+            (_, Some(_)) => (self.last + self.stalled_after, Punctuality::Overdue),
+            (Punctuality::Late, None) => (self.overdue_at, Punctuality::Overdue),
+            (Punctuality::InTime, None) => (self.late_at, Punctuality::Late),
         }
+    }
+
+    /// What being late is called.
+    fn lateness(&self) -> Failure {
+        Failure::Timeout(match (self.streamed, self.first_output) {
+            (true, Some(_)) => Deadline::Idle,
+            (true, None) => Deadline::FirstToken,
+            (false, _) => Deadline::Header,
+        })
     }
 
     /// When it next needs a tick.
     pub(super) fn due(&self) -> Mono {
-        self.limit().0.min(self.suspicion().0).min(self.hold_until)
+        self.limit().0.min(self.next_mark().0).min(self.hold_until)
     }
 }
 
@@ -94,7 +113,8 @@ impl Call {
         // An open target's key was not looked at by the plan; its first key serves then.
         let key = fleet.pick_key(ix, candidate.used_keys, now).unwrap_or(0);
         let target = fleet.target(ix);
-        let overdue_at = now + target.latency(&self.needs).overdue_after(self.needs.input_tokens);
+        let overdue_after = target.latency(&self.needs).overdue_after(self.needs.input_tokens);
+        let overdue_at = now + overdue_after;
         let limits = clipped(&target.spec.timeouts, now.until(self.deadline));
         let target_id = target.spec.id.clone();
         let stalled_after = target.stalled_after();
@@ -134,9 +154,10 @@ impl Call {
             tokens: 0,
             releasable: false,
             limits,
+            late_at: now + overdue_after / 3,
             overdue_at,
             stalled_after,
-            suspected: false,
+            punctuality: Punctuality::InTime,
             hold_until: Mono::FAR,
         });
         self.stage = Stage::Live;
@@ -162,7 +183,14 @@ impl Call {
         flight.releasable |= releasable;
         if flight.first_output.is_none() {
             flight.first_output = Some(now);
-            let took = now.since(flight.started);
+            let was_late = flight.punctuality != Punctuality::InTime;
+            flight.punctuality = Punctuality::InTime;
+            let (took, ix) = (now.since(flight.started), flight.ix);
+            if was_late {
+                fleet.punctual(ix, self.id);
+                self.absolve(fleet, ix, now);
+            }
+            let Some(flight) = &mut self.flight else { return };
             self.attempts[usize::from(flight.attempt)].first_output_us = Some(micros(took));
             fleet.judge_speed(flight.ix, Some(&self.needs), took, now);
             if let StreamContract::Hold { after, .. } = self.stream {
@@ -241,33 +269,36 @@ impl Call {
             self.attempt_failed(fleet, FailureReport::of(failure), now);
             return;
         }
-        let (overdue, failure) = flight.suspicion();
-        if now >= overdue {
-            flight.suspected = true;
-            let (ix, trial) = (flight.ix, flight.trial);
-            if !self.told.iter().any(|told| told.ix == ix) {
-                let receipt = fleet.overdue(ix, self.id, trial, failure, now);
+        let (due, mark) = flight.next_mark();
+        if now >= due {
+            flight.punctuality = mark;
+            let (ix, sent, trial, failure) = (flight.ix, flight.started, flight.trial, flight.lateness());
+            fleet.late(ix, self.id);
+            if mark == Punctuality::Overdue && !self.told.iter().any(|told| told.ix == ix) {
+                let receipt = fleet.overdue(ix, self.id, sent, trial, failure, now);
                 self.told.push(Told { ix, failure, receipt, suspicion: true });
             }
             self.leave_if_open(fleet, now);
         }
     }
 
-    /// Leaves an overdue exchange whose target's breaker is open, if somebody else can be asked at once.
+    /// Leaves a late exchange whose target's breaker is open, if somebody else can be asked at once. The one that tries
+    /// the target stays until it is overdue.
     pub(super) fn leave_if_open(&mut self, fleet: &mut Fleet, now: Mono) {
         let Some(flight) = &self.flight else { return };
         let spent_out = self.attempts.len() >= usize::from(self.route.route().tier.attempts);
-        if !flight.suspected || self.committed || spent_out || fleet.target(flight.ix).breaker.serving() {
+        let bearable = match flight.punctuality {
+            Punctuality::InTime => true,
+            Punctuality::Late => flight.trial,
+            Punctuality::Overdue => false,
+        };
+        if bearable || self.committed || spent_out || fleet.target(flight.ix).breaker.serving() {
             return;
         }
-        let (at, attempt) = (flight.at, flight.attempt);
+        let (at, attempt, failure) = (flight.at, flight.attempt, flight.lateness());
         let was_tried = std::mem::replace(&mut self.candidates[at].tried, true);
         match self.choose(fleet, now) {
             Choice::Ask { at: next, trial: None } => {
-                let failure = match self.told.iter().find(|told| told.ix == self.candidates[at].place.ix) {
-                    Some(told) => told.failure,
-                    None => Failure::Timeout(Deadline::FirstToken),
-                };
                 self.abort(attempt);
                 self.close_attempt(fleet, FailureReport::of(failure), Decision::Reroute, now);
                 self.start(next, AttemptReason::Reroute, None, fleet, now);

@@ -296,7 +296,8 @@ enum Then {
 struct Told {
     ix: usize,
     failure: Failure,
-    receipt: Receipt,
+    /// Absent when another call spoke for it.
+    receipt: Option<Receipt>,
     /// Given for being overdue only: taken back if it succeeds after all.
     suspicion: bool,
 }

@@ -123,11 +123,13 @@ impl Call {
             return;
         }
         let receipt = fleet.fault(ix, trial, report.failure, report.retry_after, now);
-        self.told.push(Told { ix, failure: report.failure, receipt, suspicion: false });
+        self.told.push(Told { ix, failure: report.failure, receipt: Some(receipt), suspicion: false });
         let alike = |told: &Told| told.failure == report.failure;
         if may_be_the_request(report.failure) && self.told.iter().filter(|told| alike(told)).count() == 2 {
-            for told in self.told.iter().filter(|told| alike(told)) {
-                fleet.forgive(told.ix, told.receipt, now);
+            for (ix, receipt) in
+                self.told.iter().filter(|told| alike(told)).filter_map(|told| Some((told.ix, told.receipt?)))
+            {
+                fleet.forgive(ix, receipt, now);
             }
         }
     }
@@ -143,10 +145,10 @@ impl Call {
     }
 
     /// It was only late: the suspicion is taken back.
-    fn absolve(&mut self, fleet: &mut Fleet, ix: usize, now: Mono) {
-        if let Some(at) = self.told.iter().position(|told| told.ix == ix && told.suspicion) {
-            let told = self.told.swap_remove(at);
-            fleet.take_back(ix, told.receipt, now);
+    pub(super) fn absolve(&mut self, fleet: &mut Fleet, ix: usize, now: Mono) {
+        let at = self.told.iter().position(|told| told.ix == ix && told.suspicion);
+        if let Some(receipt) = at.and_then(|at| self.told.swap_remove(at).receipt) {
+            fleet.take_back(ix, receipt, now);
         }
     }
 

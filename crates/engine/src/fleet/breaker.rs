@@ -137,6 +137,13 @@ pub(crate) struct Receipt {
     era: u32,
 }
 
+impl Receipt {
+    /// One receipt for both; opening in between does not matter to [`Breaker::take_back`].
+    pub(crate) fn and(self, other: Receipt) -> Receipt {
+        Receipt { weight: self.weight + other.weight, era: self.era }
+    }
+}
+
 /// What an event did to the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

@@ -17,6 +17,8 @@ const DENIED_FOR: Duration = Duration::from_secs(600);
 /// A first output of more than so many times the usual is slow, if it is also longer than [`NEVER_SLOW`].
 const SLOW_TIMES: u32 = 3;
 const NEVER_SLOW: Duration = Duration::from_millis(500);
+/// How many late calls one overdue call can speak for: enough to open a breaker that had nothing against it.
+const VOICES: usize = 4;
 /// 429s that persist although obeyed are half an evidence each, and only a soft one.
 const PERSISTENT_LIMIT_WEIGHT: f64 = 0.5;
 
@@ -71,11 +73,36 @@ impl Fleet {
         }
     }
 
-    /// A call is in flight for longer than it should be. It is named when the breaker opens.
-    pub(crate) fn overdue(&mut self, ix: usize, call: CallId, trial: bool, failure: Failure, now: Mono) -> Receipt {
+    /// A call takes longer than it should. It is named when the breaker opens.
+    pub(crate) fn late(&mut self, ix: usize, call: CallId) {
+        self.targets[ix].late.entry(call).or_insert(false);
+    }
+
+    /// A late call's output has begun.
+    pub(crate) fn punctual(&mut self, ix: usize, call: CallId) {
+        self.targets[ix].late.remove(&call);
+    }
+
+    /// A call is overdue: evidence, unless another one has spoken for it. If nobody was answered since it left, its
+    /// silence is everybody's, and it speaks for the other late calls as well, up to four in all.
+    pub(crate) fn overdue(
+        &mut self,
+        ix: usize,
+        call: CallId,
+        sent: Mono,
+        trial: bool,
+        failure: Failure,
+        now: Mono,
+    ) -> Option<Receipt> {
+        let target = &mut self.targets[ix];
+        if target.late.insert(call, true) == Some(true) {
+            return None;
+        }
+        let silent = target.answered_at < sent;
+        let others = target.late.values_mut().filter(|spoken| silent && !**spoken).take(VOICES - 1);
+        let voices = 1 + others.map(|spoken| *spoken = true).count();
         let receipt = self.fault(ix, trial, failure, None, now);
-        self.targets[ix].overdue.insert(call);
-        receipt
+        Some((1..voices).fold(receipt, |receipt, _| receipt.and(self.fault(ix, trial, failure, None, now))))
     }
 
     /// A soft judgement of one reply.
@@ -95,6 +122,7 @@ impl Fleet {
             target.soft.count(Soft::Slow, slow, 1.0, now);
         }
         if let Some(needs) = needs {
+            target.answered_at = now;
             target.latency_mut(needs).record(needs.input_tokens, took);
         }
     }
@@ -176,8 +204,7 @@ impl Fleet {
         match shift {
             Shift::Same => return,
             Shift::Opened => {
-                let overdue = std::mem::take(&mut self.targets[ix].overdue);
-                self.actions.extend(overdue.into_iter().map(FleetAction::Wake));
+                self.actions.extend(self.targets[ix].late.keys().copied().map(FleetAction::Wake));
                 self.suspect_provider(ix, now);
             }
             Shift::HalfOpened => {

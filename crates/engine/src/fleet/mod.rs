@@ -453,9 +453,15 @@ impl Fleet {
         let target = &mut self.targets[ix];
         target.in_flight -= 1;
         target.counts.answered += u64::from(answered);
-        target.overdue.remove(&call);
+        if !target.late.is_empty() {
+            target.late.remove(&call);
+        }
         if target.breaker.return_permit(call) && !target.breaker.serving() {
-            self.trickle_again(ix, now);
+            if answered {
+                self.wake_parked(ix, now);
+            } else {
+                self.trickle_again(ix, now);
+            }
         }
     }
 
@@ -513,7 +519,7 @@ impl Fleet {
             demoted: provider.suspect || target.soft.demoted(now),
             reopens_in,
             in_flight: target.in_flight,
-            overdue: u32::try_from(target.overdue.len()).unwrap_or(u32::MAX),
+            overdue: u32::try_from(target.late.values().filter(|overdue| **overdue).count()).unwrap_or(u32::MAX),
             limited_for: (ready_at > now).then(|| now.until(ready_at)),
             keys_out: keys_out.collect(),
             access_denied: target.denied_until > now,

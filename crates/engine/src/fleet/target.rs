@@ -12,10 +12,7 @@ use outlast_model::{
     Failure, Mono, ProviderId,
     policy::{Needs, TargetSpec},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Keys beyond these are never used; nobody has so many.
 pub(crate) const KEYS_AT_MOST: u8 = 64;
@@ -43,8 +40,11 @@ pub(crate) struct Target {
     pub(crate) denied_until: Mono,
     pub(crate) probing: Probing,
     pub(crate) in_flight: u32,
-    /// Calls in flight for longer than they should be; woken when the breaker opens. Bounded by the calls in flight.
-    pub(crate) overdue: BTreeSet<CallId>,
+    /// Calls in flight for longer than they should be, and whether that was given as evidence; woken when the breaker
+    /// opens. Bounded by the calls in flight.
+    pub(crate) late: BTreeMap<CallId, bool>,
+    /// When anybody last had an output of it.
+    pub(crate) answered_at: Mono,
     /// Calls that wait for it, in order of arrival. Bounded by the calls in flight.
     pub(crate) parked: BTreeMap<u64, CallId>,
     /// When the next parked call may be let through.
@@ -79,7 +79,8 @@ impl Target {
             denied_until: Mono::ZERO,
             probing,
             in_flight: 0,
-            overdue: BTreeSet::new(),
+            late: BTreeMap::new(),
+            answered_at: Mono::ZERO,
             parked: BTreeMap::new(),
             wake_at: Mono::FAR,
             forgiven: false,
