@@ -332,7 +332,8 @@ fn check_and_explain_print_what_the_config_amounts_to() {
         let text = std::fs::read_to_string(path.join(file)).unwrap();
         let config = Config::from_text(&text, file, Path::new(""), &env).unwrap();
         let explanation = outlast::cli::explain::Explanation::of(&config, route).unwrap();
-        let printed = format!("{}\n{}", outlast::cli::check::summary(&config), explanation.text());
+        let printed =
+            format!("{}\n{}", outlast::cli::check::summary(&config), without_the_engines_tables(&explanation.text()));
         let snapshot = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/printed/{route}.txt"));
         if std::env::var_os("UPDATE").is_some() {
             std::fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
@@ -343,6 +344,15 @@ fn check_and_explain_print_what_the_config_amounts_to() {
         assert_eq!(json["targets"].as_array().unwrap().len(), config.route(route).unwrap().targets.len());
         assert_eq!(json["failures"].as_array().unwrap().len(), 31);
     }
+}
+
+/// The remedy and crossing tables are the engine's and the wire's own; their pages hold them, not this snapshot.
+fn without_the_engines_tables(text: &str) -> String {
+    let (before, table) = text.split_once("What each failure leads to\n").unwrap();
+    assert!(table.contains("\n safety_block         returned to the client at once, on no other target\n"), "{table}");
+    let warnings = table.split_once("\nWarnings\n").map(|(_, warnings)| format!("Warnings\n{warnings}"));
+    let lines = before.lines().filter(|line| !line.starts_with("    "));
+    lines.map(|line| format!("{line}\n")).collect::<String>() + &warnings.unwrap_or_default()
 }
 
 #[test]

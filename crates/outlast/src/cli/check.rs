@@ -8,6 +8,9 @@ use outlast_model::policy::{Route, StreamContract};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
+const RED: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
+const YELLOW: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
+
 /// Arguments of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
@@ -26,7 +29,7 @@ pub fn run(args: CheckArgs) -> Exit {
         Ok(config) if args.json => out(&pretty(&good_json(&config))),
         Ok(config) => {
             for warning in &config.warnings {
-                eprintln!("warning: {warning}");
+                anstream::eprintln!("{YELLOW}warning:{YELLOW:#} {warning}");
             }
             out(&summary(&config))
         }
@@ -34,7 +37,12 @@ pub fn run(args: CheckArgs) -> Exit {
             if args.json {
                 out(&pretty(&bad_json(&errors)));
             } else {
-                eprintln!("{errors}");
+                // The place stands out; what is wrong and the remedy are plain. No colour where no terminal is.
+                for error in &errors.0 {
+                    let text = error.to_string();
+                    let (place, rest) = text.split_once(": ").unwrap_or(("", &text));
+                    anstream::eprintln!("{RED}{place}:{RED:#} {rest}");
+                }
                 eprintln!("{} in this config; nothing was started", count(errors.0.len(), "error"));
             }
             Exit::Config
