@@ -36,8 +36,6 @@ pub struct Feature {
 pub const UNREADABLE: &str = "unreadable";
 /// The last message is the assistant's, to be continued.
 pub const PREFILL: &str = "prefill";
-/// The first message is the assistant's.
-pub const ASSISTANT_FIRST: &str = "assistant_first";
 
 const fn row(
     from: Dialect,
@@ -61,7 +59,7 @@ pub const TABLE: &[Feature] = {
             "messages",
             &["model", "messages"],
             Yes,
-            "text, system and developer prompts, several turns. System prompts move to the top, joined by blank lines; neighbours of one role become one message; blank texts are left out",
+            "text, system and developer prompts, several turns. System prompts move to the top, joined by blank lines; neighbours of one role become one message, blank texts are left out",
         ),
         row(O, "images", &[], Yes, "URLs and data URLs; `detail` is left out"),
         row(
@@ -170,7 +168,6 @@ pub const TABLE: &[Feature] = {
         row(O, "output_grammar", &[], No, "a `response_format` beyond text, `json_object` and `json_schema`"),
         row(O, "tool_choice_subset", &[], No, "`allowed_tools` and custom choices are not offered"),
         row(O, PREFILL, &[], No, "OpenAI answers an assistant message, Anthropic continues or refuses it"),
-        row(O, ASSISTANT_FIRST, &[], No, "Anthropic wants the user to speak first"),
         row(
             A,
             "messages",

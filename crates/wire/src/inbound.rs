@@ -236,7 +236,7 @@ impl Inbound {
         };
         for to in Dialect::ALL {
             if to != self.dialect {
-                needs.cannot_carry[to.index()] = self.cannot_carry(to, deep);
+                needs.cannot_carry[to.index()] = self.cannot_carry(deep);
             }
         }
         needs
@@ -262,7 +262,7 @@ impl Inbound {
         }
         let hub = self.hub().map_err(|_| Unsupported { features: vec![crossing::UNREADABLE] })?;
         if to.dialect != self.dialect {
-            let features = self.cannot_carry(to.dialect, true);
+            let features = self.cannot_carry(true);
             if !features.is_empty() {
                 return Err(Unsupported { features });
             }
@@ -363,8 +363,8 @@ impl Inbound {
             })
     }
 
-    /// What of this request a dialect cannot carry. `deep`: look into the messages too.
-    fn cannot_carry(&self, to: Dialect, deep: bool) -> Vec<&'static str> {
+    /// What of this request the other dialect cannot carry. `deep`: look into the messages too.
+    fn cannot_carry(&self, deep: bool) -> Vec<&'static str> {
         let body = &self.body[..];
         let mut found = Vec::new();
         for field in &self.scan.fields {
@@ -373,12 +373,8 @@ impl Inbound {
                 found.push(name);
             }
         }
-        let role = |span: &Option<std::ops::Range<usize>>| span.clone().map(|span| &body[span]);
-        if role(&self.scan.last_role) == Some(b"assistant") {
+        if self.scan.last_role.clone().is_some_and(|span| body[span] == *b"assistant") {
             found.push(crossing::PREFILL);
-        }
-        if to == Dialect::Anthropic && role(&self.scan.first_role) == Some(b"assistant") {
-            found.push(crossing::ASSISTANT_FIRST);
         }
         if deep {
             match self.hub() {

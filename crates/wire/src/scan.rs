@@ -25,8 +25,6 @@ pub(crate) struct Scan {
     pub(crate) images: u32,
     /// The role of the last message.
     pub(crate) last_role: Option<Range<usize>>,
-    /// The role of the first message that is neither `system` nor `developer`.
-    pub(crate) first_role: Option<Range<usize>>,
 }
 
 /// A top-level field. Both spans are of the body; the key's is without its quotes.
@@ -249,10 +247,7 @@ impl Scanner<'_> {
             },
             Key::Role => {
                 match text {
-                    b"system" | b"developer" => {}
-                    b"user" | b"assistant" | b"tool" => {
-                        self.scan.first_role.get_or_insert(span.clone());
-                    }
+                    b"system" | b"developer" | b"user" | b"assistant" | b"tool" => {}
                     _ => self.scan.signs.unusual = true,
                 }
                 self.scan.last_role = Some(span);

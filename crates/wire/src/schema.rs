@@ -1,5 +1,6 @@
 //! What the vendors' structured outputs ask of a JSON Schema. The reply is always checked against the client's own
-//! schema, so a schema sent upstream may say less than it, never more.
+//! schema, so a schema sent upstream may say less than it. It says more in one thing: Anthropic wants
+//! objects closed.
 
 use serde_json::{Map, Value};
 

@@ -170,7 +170,6 @@ fn what_cannot_be_carried_is_named_and_not_sent() {
         (O, say(r#"[{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}]"#), vec!["audio"]),
         (O, say(r#"[{"role":"user","content":[{"type":"file","file":{}}]}]"#), vec!["documents"]),
         (O, say(r#"[{"role":"user","content":"x"},{"role":"assistant","content":"y"}]"#), vec!["prefill"]),
-        (O, say(r#"[{"role":"assistant","content":"y"},{"role":"user","content":"x"}]"#), vec!["assistant_first"]),
         (O, say(r#"[{"role":"function","name":"f","content":"y"}]"#), vec!["unreadable"]),
         (A, ask(r#""tools":[{"type":"web_search_20250305","name":"web_search"}],"#), vec!["server_tools"]),
         (A, ask(r#""mcp_servers":[{"type":"url"}],"inference_geo":"us","#), vec!["data_residency", "server_tools"]),
