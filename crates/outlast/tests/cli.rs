@@ -101,3 +101,16 @@ fn an_import_prints_a_config_and_keeps_its_complaints_apart() {
     std::fs::write(&toml, config).unwrap();
     assert_eq!(outlast(&["check", "--config", toml.to_str().unwrap()], &[KEY]).status.code(), Some(0));
 }
+
+#[test]
+fn the_environments_config_can_be_saved_and_passes_check() {
+    let output = outlast(&["check", "--from-env"], &[KEY, ("GROQ_API_KEY", "gsk-0123456789abcdef")]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("api_key = \"${GROQ_API_KEY}\"") && !text.contains("gsk-"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outlast.toml");
+    std::fs::write(&file, text).unwrap();
+    let env = [KEY, ("GROQ_API_KEY", "gsk-0123456789abcdef")];
+    assert_eq!(outlast(&["check", "--config", file.to_str().unwrap()], &env).status.code(), Some(0));
+}

@@ -1,7 +1,7 @@
 //! `outlast check`: judges the config, tells every error at once, and shows what a good one amounts to.
 
 use super::{ConfigArg, Exit, out, process_env};
-use crate::config::{Config, ConfigErrors, show_duration};
+use crate::config::{Config, ConfigErrors, show_duration, toml_from_env};
 use clap::Args;
 use comfy_table::{Table, presets};
 use outlast_model::policy::{Route, StreamContract};
@@ -20,11 +20,23 @@ pub struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Print the config that the environment makes without a file, as TOML to start from
+    #[arg(long, conflicts_with_all = ["json", "config"])]
+    pub from_env: bool,
 }
 
 /// Runs the command: [`Exit::Ok`], or [`Exit::Config`] with every error on standard error (with `--json`, on standard
 /// output).
 pub fn run(args: CheckArgs) -> Exit {
+    if args.from_env {
+        return match toml_from_env(&process_env) {
+            Ok(toml) => out(&toml),
+            Err(errors) => {
+                eprintln!("{errors}");
+                Exit::Config
+            }
+        };
+    }
     match args.config.load(&process_env) {
         Ok(config) if args.json => out(&pretty(&good_json(&config))),
         Ok(config) => {
