@@ -197,6 +197,11 @@ impl Alerts {
         }
     }
 
+    /// Queues the delivery of an alert that the caller logs itself, in more detail.
+    pub fn send(&self, alert: &Alert) {
+        self.0.desk.admit(alert);
+    }
+
     /// Delivers what is queued, one try each, for at most so long; then delivery ends. True if nothing was abandoned.
     pub async fn shutdown(&self, within: Duration) -> bool {
         let task = self.0.task.lock().unwrap_or_else(PoisonError::into_inner).take();

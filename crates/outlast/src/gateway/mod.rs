@@ -18,7 +18,7 @@ mod upstream;
 mod wakes;
 
 use crate::{
-    alerts::Alerts,
+    alerts::{Alert, AlertKind, Alerts},
     clock::Clock,
     config::{Changes, Config, ConfigErrors, Reload},
     telemetry::{LogEvent, Telemetry, TelemetryOptions},
@@ -46,6 +46,8 @@ use tokio::{
 /// Fleet actions on their way to the fleet's task. A probe or alert beyond it is dropped: the fleet's permits expire
 /// and the next probe follows.
 const FLEET_ACTIONS_MAX: usize = 1024;
+/// How long alerts still queued may take at the end.
+const ALERTS_FLUSH: Duration = Duration::from_secs(2);
 /// The kernel's queue of connections not yet accepted.
 const BACKLOG: u32 = 4096;
 
@@ -161,6 +163,7 @@ impl Shared {
                 self.telemetry.metrics().reloads_refused.add(1);
                 let event = LogEvent::error("reload_refused", "the new config has errors; the old one stays in force");
                 self.telemetry.event(event.with("errors", errors.clone()));
+                self.alerts.send(&reload_refused(&self.live().config.source, &errors));
                 Err(errors)
             }
         })
@@ -179,6 +182,13 @@ impl Shared {
         warn(&self.telemetry, &warnings);
         changes
     }
+}
+
+/// The log has all the errors; whoever reads the alert needs the first to know which.
+fn reload_refused(source: &str, errors: &[String]) -> Alert {
+    let first = errors.first().map_or("", String::as_str);
+    let message = format!("The new config has errors ({}); the old one stays in force. First: {first}", errors.len());
+    Alert { kind: AlertKind::ReloadRefused, subject: source.to_owned(), message }
 }
 
 /// Logs what works and is probably not meant.
@@ -329,6 +339,7 @@ impl Gateway {
             Err(_) => false,
         };
         fleet_task.abort();
+        shared.alerts.shutdown(ALERTS_FLUSH).await;
         let end = if finished {
             LogEvent::info("stop", "every call finished")
         } else {
