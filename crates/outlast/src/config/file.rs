@@ -88,7 +88,7 @@ sections! {
         allow_open: bool,
         /// Which targets a client may name as `provider/model`: those the config names, those and the catalogue's, or none. Default: named.
         direct: Direct,
-        /// Connections beyond this wait in the kernel. Default: 12000.
+        /// Connections beyond this get a 503 and are closed. Default: 12000.
         max_connections: u32,
         /// Calls in flight beyond this are shed with 503 and Retry-After. Default: 4096.
         max_in_flight: u32,

@@ -28,7 +28,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -37,6 +37,8 @@ const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// After a stop signal, idle connections stay open this long, so that a request already on its way gets an
 /// honest 503 instead of a reset.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// How long the calls that are cut at the end of a drain have to settle.
+const CUT_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections handed to a worker and not yet picked up. Past it the accept loop waits.
 const HANDOVER_MAX: usize = 1024;
 /// What a connection over the cap reads before it is closed.
@@ -73,6 +75,8 @@ pub(crate) enum Phase {
     Draining,
     /// Idle connections are closed too.
     Closing,
+    /// The time is up: every connection is dropped, which settles its call as cancelled.
+    Cut,
 }
 
 /// Limits and TLS of the front door.
@@ -251,13 +255,11 @@ where
         tokio::select! {
             // A broken connection has no one left to tell; its call was settled when it was dropped.
             _ = connection.as_mut() => return,
-            changed = phase.changed() => {
-                if changed.is_err() || *phase.borrow_and_update() == Phase::Closing {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.as_mut().await;
-                    return;
-                }
-            }
+            changed = phase.changed() => match changed.map(|()| *phase.borrow_and_update()) {
+                Ok(Phase::Serving | Phase::Draining) => {}
+                Ok(Phase::Closing) => connection.as_mut().graceful_shutdown(),
+                Ok(Phase::Cut) | Err(_) => return,
+            },
         }
     }
 }
@@ -268,8 +270,18 @@ pub(crate) async fn drain(workers: Workers, phase: &watch::Sender<Phase>, timeou
     phase.send_replace(Phase::Draining);
     sleep(DRAIN_GRACE.min(timeout)).await;
     phase.send_replace(Phase::Closing);
-    let joined = tokio::task::spawn_blocking(move || workers.join());
-    clock::timeout(timeout, joined).await.is_ok()
+    let (tell, mut joined) = oneshot::channel();
+    // A thread and no blocking task: the runtime would wait for that at its own end.
+    std::thread::spawn(move || {
+        workers.join();
+        let _ = tell.send(());
+    });
+    if clock::timeout(timeout, &mut joined).await.is_ok() {
+        return true;
+    }
+    phase.send_replace(Phase::Cut);
+    let _ = clock::timeout(CUT_PATIENCE, joined).await;
+    false
 }
 
 /// A stream whose peer may be slow but not stuck.
