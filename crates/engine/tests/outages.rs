@@ -372,3 +372,29 @@ fn an_idle_target_is_probed_every_minute_and_a_busy_one_not_at_all() {
     assert_eq!(count("a/m"), 0);
     assert!((8..=13).contains(&count("b/m")), "{}", count("b/m"));
 }
+
+#[test]
+fn a_call_that_becomes_late_while_the_breaker_is_open_leaves_without_becoming_overdue() {
+    let mut world =
+        World::new(&[target("a/m"), target("b/m")], route(&["a/m", "b/m"]), |q, _| match q.target.as_str() {
+            "a/m" if q.earlier == 0 => Script::Hang,
+            "a/m" => fail(Failure::Overloaded),
+            _ => ok(),
+        });
+    (0..5).for_each(|i| world.arrive(at(1.0 + f64::from(i) / 10.0), stream()));
+    world.run_until(at(20.0));
+    assert_eq!(world.answered(), 5);
+    // Late at the prior's p99 of 4 s; it would be overdue at 12 s.
+    let (left, ..) = world.calls[0].starts[1];
+    assert_eq!(left, at(5.0));
+}
+
+#[test]
+fn with_nobody_answered_since_the_first_overdue_call_speaks_for_the_late_ones() {
+    let mut world = outage(&[target("a/m"), target("b/m")], 1.0, 100.0, || Script::Hang);
+    world.arrive_steadily(1.0, 1.0, 60.0, &stream());
+    world.run_until(at(13.1));
+    assert_eq!(world.state("a/m").state, TargetState::Open, "at the first overdue call, not at the fourth");
+    world.run_until(at(80.0));
+    assert_eq!(world.answered(), world.calls.len());
+}

@@ -154,23 +154,30 @@ impl Fleet {
                 self.judge_speed(ix, None, first_output, now);
                 self.probe_passed(ix, flying, now);
             }
-            Err(report) => match report.failure.remedy().blame {
-                Blame::Fault => {
-                    let trial = !self.targets[ix].breaker.serving();
-                    self.fault(ix, trial, report.failure, report.retry_after, now);
-                    if trial {
-                        self.probe_as_suspect(ix, now);
-                    }
-                }
-                Blame::Schedule => {
-                    self.rate_limited(ix, flying.key, flying.sent, report.retry_after, now);
+            Err(report) => self.probe_failed(ix, flying, &report, now),
+        }
+    }
+
+    fn probe_failed(&mut self, ix: usize, flying: Flying, report: &FailureReport, now: Mono) {
+        let silent = matches!(report.failure, Failure::Timeout(_));
+        match report.failure.remedy().blame {
+            // Shutting down says nothing about the target.
+            Blame::None if report.failure == Failure::Cancelled => self.probe_as_suspect(ix, now),
+            // It answered: what it thinks of our one-token question says nothing about its health.
+            Blame::None | Blame::Quality if !silent => self.probe_passed(ix, flying, now),
+            Blame::Fault | Blame::None | Blame::Quality => {
+                let trial = !self.targets[ix].breaker.serving();
+                self.fault(ix, trial, report.failure, report.retry_after, now);
+                if trial {
                     self.probe_as_suspect(ix, now);
                 }
-                Blame::KeyOut => self.key_out(ix, flying.key, report.failure, flying.sent, now),
-                Blame::TargetOut => self.deny(ix, now),
-                // It answered: what it thinks of our one-token question says nothing about its health.
-                Blame::None | Blame::Quality => self.probe_passed(ix, flying, now),
-            },
+            }
+            Blame::Schedule => {
+                self.rate_limited(ix, flying.key, flying.sent, report.retry_after, now);
+                self.probe_as_suspect(ix, now);
+            }
+            Blame::KeyOut => self.key_out(ix, flying.key, report.failure, flying.sent, now),
+            Blame::TargetOut => self.deny(ix, now),
         }
     }
 
