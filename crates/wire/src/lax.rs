@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt};
 
 /// Text if it is text, nothing if it is anything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -174,41 +174,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
             }
         }
         deserializer.deserialize_any(Any)
-    }
-}
-
-/// A list that nearly always has one item, which then needs no allocation. `null` is an empty list.
-pub(crate) struct OneOrMore<T>(pub(crate) Option<T>, pub(crate) Vec<T>);
-
-impl<T> Default for OneOrMore<T> {
-    fn default() -> Self {
-        OneOrMore(None, Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
-            type Value = OneOrMore<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list or null")
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(OneOrMore::default())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut list = OneOrMore(seq.next_element()?, Vec::new());
-                while let Some(item) = seq.next_element()? {
-                    list.1.push(item);
-                }
-                Ok(list)
-            }
-        }
-        deserializer.deserialize_any(List(PhantomData))
     }
 }
 

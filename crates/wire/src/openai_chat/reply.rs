@@ -53,7 +53,7 @@ pub(crate) fn decode_reply<'a>(
         let index = choice.index.unwrap_or(u32::try_from(at).unwrap_or(u32::MAX));
         let word = choice.finish_reason.filter(|word| !word.0.is_empty());
         match choice.message {
-            Some(message) => Decoder::new(false).delta(message, true, |delta| sink(index, delta))?,
+            Some(mut message) => Decoder::new(false).delta(&mut message, true, |delta| sink(index, delta))?,
             // Azure leaves the message out where its filter withheld it.
             None if word.as_ref().is_some_and(|word| classify::finish(&word.0) == Finish::ContentFilter) => {}
             None => return Err(Broken::Malformed),

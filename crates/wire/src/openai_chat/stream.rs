@@ -4,30 +4,19 @@ use super::usage::UsageIn;
 use crate::{
     classify,
     json::Str,
-    lax::{Content, Count, Lax, OneOrMore, Strict},
+    lax::{Content, Count, Lax, Strict},
     stream::Broken,
 };
 use outlast_model::turn::{Delta, Finish};
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-
-/// Rare fields are boxed: the rest is moved with every token.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow, default)]
-    choices: OneOrMore<Choice<'a>>,
-    #[serde(default)]
-    usage: Option<Box<UsageIn>>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(default)]
-    x_groq: Option<Box<Groq>>,
-}
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use std::{borrow::Cow, fmt, mem::take};
 
 #[derive(Deserialize)]
 struct Groq {
-    usage: Option<Box<UsageIn>>,
+    usage: Option<UsageIn>,
 }
 
 /// Read only once per stream, and only when another dialect must be told.
@@ -51,35 +40,26 @@ impl<'a> Head<'a> {
     }
 }
 
-#[derive(Deserialize)]
+/// What a choice of a chunk says. Filled in place: moving it from level to level would cost more than reading it.
+#[derive(Default)]
 struct Choice<'a> {
-    #[serde(default)]
     index: Count,
-    #[serde(borrow, default)]
-    delta: Option<DeltaIn<'a>>,
-    #[serde(borrow, default)]
+    delta: DeltaIn<'a>,
     finish_reason: Strict<'a>,
 }
 
-#[derive(Deserialize)]
+/// What a delta or a whole message says.
+#[derive(Default)]
 pub(super) struct DeltaIn<'a> {
-    #[serde(borrow, default)]
     content: Content<'a>,
-    #[serde(borrow, default)]
     reasoning_content: Lax<'a>,
-    #[serde(borrow, default)]
     reasoning: Lax<'a>,
     /// OpenRouter's list, which some send without the above.
-    #[serde(borrow, default)]
-    reasoning_details: Option<Box<[DetailIn<'a>]>>,
-    #[serde(borrow, default)]
-    refusal: Option<Box<Lax<'a>>>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Box<[CallIn<'a>]>>,
-    #[serde(default)]
-    function_call: Option<IgnoredAny>,
-    #[serde(default)]
-    audio: Option<IgnoredAny>,
+    reasoning_details: Option<Vec<DetailIn<'a>>>,
+    refusal: Lax<'a>,
+    tool_calls: Option<Vec<CallIn<'a>>>,
+    /// The former way to call a function, or sound.
+    opaque: bool,
 }
 
 #[derive(Deserialize)]
@@ -136,44 +116,53 @@ impl Decoder {
         if data == "[DONE]" {
             return sink(0, Delta::Done);
         }
-        let chunk: Chunk<'a> = serde_json::from_str(data).map_err(|_| Broken::Malformed)?;
-        if chunk.error.is_some_and(|error| error.get() != "null") {
-            return Err(Broken::ErrorInside);
-        }
         if self.wants_head
             && let Ok(head) = serde_json::from_str::<Head<'a>>(data)
         {
             self.wants_head = false;
             sink(0, head.delta())?;
         }
-        self.bare = chunk.choices.0.is_none();
-        for choice in chunk.choices.0.into_iter().chain(chunk.choices.1) {
-            if let Some(delta) = choice.delta {
-                self.delta(delta, false, |delta| sink(choice.index.0, delta))?;
+        self.bare = true;
+        let (mut rest, mut broken) = (Rest::default(), None);
+        // Half a chunk must not end a reply: finish reasons count once it is known to be whole.
+        let mut finishes = Vec::new();
+        let mut each = |choice: &mut Choice<'a>| {
+            self.bare = false;
+            let index = choice.index.0;
+            if let Some(Str(word)) = choice.finish_reason.take().filter(|word| !word.0.is_empty()) {
+                finishes.push((index, word));
             }
-            if let Some(Str(word)) = choice.finish_reason.filter(|word| !word.0.is_empty()) {
-                let finish = finish_of(&word)?;
-                sink(choice.index.0, Delta::Finish { finish, word, stop_sequence: None })?;
-            }
+            let read = self.delta(&mut choice.delta, false, |delta| sink(index, delta));
+            read.map_err(|reason| broken = Some(reason)).is_ok()
+        };
+        let mut input = serde_json::Deserializer::from_str(data);
+        let read = InChunk { each: &mut each, rest: &mut rest }.deserialize(&mut input).and_then(|()| input.end());
+        if rest.error {
+            return Err(Broken::ErrorInside);
         }
-        if let Some(usage) = chunk.usage.or(chunk.x_groq.and_then(|groq| groq.usage)) {
-            sink(0, Delta::Usage(usage.hub()))?;
+        if let Some(reason) = broken {
+            return Err(reason);
         }
-        Ok(())
+        read.map_err(|_| Broken::Malformed)?;
+        for (index, word) in finishes {
+            let finish = finish_of(&word)?;
+            sink(index, Delta::Finish { finish, word, stop_sequence: None })?;
+        }
+        rest.usage.map_or(Ok(()), |usage| sink(0, Delta::Usage(usage.hub())))
     }
 
     /// `whole`: this is a whole message, whose calls are all different ones.
     pub(super) fn delta<'a>(
         &mut self,
-        delta: DeltaIn<'a>,
+        delta: &mut DeltaIn<'a>,
         whole: bool,
         mut sink: impl FnMut(Delta<'a>) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
         // Some providers say the same thought under both names.
-        if let Some(thought) = delta.reasoning_content.filled().or(delta.reasoning.filled()) {
+        if let Some(thought) = take(&mut delta.reasoning_content).filled().or(take(&mut delta.reasoning).filled()) {
             sink(Delta::Reasoning(thought))?;
         } else {
-            for detail in delta.reasoning_details.into_iter().flatten() {
+            for detail in delta.reasoning_details.take().into_iter().flatten() {
                 detail
                     .text
                     .filled()
@@ -181,14 +170,14 @@ impl Decoder {
                     .map_or(Ok(()), |thought| sink(Delta::Reasoning(thought)))?;
             }
         }
-        content(delta.content, &mut sink)?;
-        if let Some(refusal) = delta.refusal.and_then(|refusal| refusal.filled()) {
+        content(take(&mut delta.content), &mut sink)?;
+        if let Some(refusal) = take(&mut delta.refusal).filled() {
             sink(Delta::Refusal(refusal))?;
         }
-        if delta.function_call.is_some() || delta.audio.is_some() {
+        if delta.opaque {
             sink(Delta::Opaque)?;
         }
-        for call in delta.tool_calls.into_iter().flatten() {
+        for call in delta.tool_calls.take().into_iter().flatten() {
             if call.custom.is_some() {
                 sink(Delta::Opaque)?;
                 continue;
@@ -243,5 +232,154 @@ pub(super) fn finish_of(word: &str) -> Result<Finish, Broken> {
         Some(_) if word == "error" => Err(Broken::ErrorInside),
         Some(failure) => Err(Broken::Ended(failure)),
         None => Ok(classify::finish(word)),
+    }
+}
+
+/// What stands beside the choices.
+#[derive(Default)]
+struct Rest {
+    usage: Option<UsageIn>,
+    error: bool,
+}
+
+/// Reads a chunk and gives each of its choices to `each`, which tells whether to go on.
+struct InChunk<'s, F> {
+    each: &'s mut F,
+    rest: &'s mut Rest,
+}
+
+/// Reads its list of choices.
+struct InChoices<'s, F>(&'s mut F);
+
+/// Fills one of them.
+struct InChoice<'s, 'a>(&'s mut Choice<'a>);
+
+/// Fills its delta.
+struct InDelta<'s, 'a>(&'s mut DeltaIn<'a>);
+
+macro_rules! seed {
+    ([$($generics:tt)*] $name:ty, $call:ident) => {
+        impl<'a, $($generics)*> DeserializeSeed<'a> for $name {
+            type Value = ();
+
+            fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+                deserializer.$call(self)
+            }
+        }
+    };
+}
+
+seed!(['s, F: FnMut(&mut Choice<'a>) -> bool] InChunk<'s, F>, deserialize_map);
+seed!(['s, F: FnMut(&mut Choice<'a>) -> bool] InChoices<'s, F>, deserialize_any);
+seed!(['s] InChoice<'s, 'a>, deserialize_map);
+seed!(['s] InDelta<'s, 'a>, deserialize_any);
+
+impl<'a, F: FnMut(&mut Choice<'a>) -> bool> Visitor<'a> for InChunk<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a chunk")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Str(name)) = map.next_key()? {
+            match &*name {
+                "choices" => map.next_value_seed(InChoices(&mut *self.each))?,
+                "usage" => self.rest.usage = map.next_value::<Option<UsageIn>>()?.or(self.rest.usage),
+                "x_groq" => {
+                    let groq: Option<Groq> = map.next_value()?;
+                    self.rest.usage = self.rest.usage.or(groq.and_then(|groq| groq.usage));
+                }
+                "error" => self.rest.error |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a, F: FnMut(&mut Choice<'a>) -> bool> Visitor<'a> for InChoices<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of choices or null")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        loop {
+            let mut choice = Choice::default();
+            if seq.next_element_seed(InChoice(&mut choice))?.is_none() {
+                return Ok(());
+            }
+            if !(self.0)(&mut choice) {
+                return Err(A::Error::custom("broken"));
+            }
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for InChoice<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a choice")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Str(name)) = map.next_key()? {
+            match &*name {
+                "index" => self.0.index = map.next_value()?,
+                "delta" => map.next_value_seed(InDelta(&mut self.0.delta))?,
+                "finish_reason" => self.0.finish_reason = map.next_value()?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Visitor<'a> for InDelta<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a delta or null")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Str(name)) = map.next_key()? {
+            match &*name {
+                "content" => self.0.content = map.next_value()?,
+                "reasoning_content" => self.0.reasoning_content = map.next_value()?,
+                "reasoning" => self.0.reasoning = map.next_value()?,
+                "reasoning_details" => self.0.reasoning_details = map.next_value()?,
+                "refusal" => self.0.refusal = map.next_value()?,
+                "tool_calls" => self.0.tool_calls = map.next_value()?,
+                "function_call" | "audio" => self.0.opaque |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for DeltaIn<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut delta = DeltaIn::default();
+        InDelta(&mut delta).deserialize(deserializer)?;
+        Ok(delta)
     }
 }
