@@ -1,14 +1,16 @@
 //! The fake provider, byte by byte: what each fault does on the wire, in both dialects, streamed and not.
 
+mod support;
+
 use outlast::fake::{Ending, Fake, FakeConfig, key_hash};
 use outlast_drill::{Fault, FaultPlan, fault::Bites};
 use outlast_model::policy::Dialect;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
     io::ErrorKind,
     time::{Duration, Instant},
 };
+use support::{Close, GUARD, Reply, receive};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -305,8 +307,7 @@ async fn a_malformed_chunk_is_framed_well_and_is_no_json() {
         for after in [0, 3] {
             let fault = format!("malformed-chunk:after={after}");
             let streamed = ask(&fake, dialect, &fault, json!({"stream": true})).await;
-            let broken = streamed
-                .raw_data()
+            let broken = raw_data(&streamed)
                 .iter()
                 .filter(|data| *data != "[DONE]" && serde_json::from_str::<Value>(data).is_err())
                 .count();
@@ -571,53 +572,6 @@ async fn after_any_fault_the_next_call_is_answered_well() {
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// Guards a test against a fake that hangs where it should not.
-const GUARD: Duration = Duration::from_secs(20);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Close {
-    /// Not at all: the message ended properly on an open connection.
-    None,
-    Fin,
-    Reset,
-}
-
-#[derive(Debug)]
-struct Reply {
-    /// 0 when not even a head came.
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-    /// The HTTP message ended as HTTP says it must.
-    complete: bool,
-    close: Close,
-}
-
-impl Reply {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
-    }
-
-    /// Each event's name and data; data that is not JSON as text.
-    fn events(&self) -> Vec<(String, Value)> {
-        let field = |event: &str, name: &str| {
-            event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
-        };
-        let parse = |data: String| serde_json::from_str(&data).unwrap_or(Value::String(data));
-        let text = self.text();
-        let events = text.split("\n\n").filter(|event| !event.trim().is_empty());
-        events.map(|event| (field(event, "event:"), parse(field(event, "data:")))).collect()
-    }
-
-    fn raw_data(&self) -> Vec<String> {
-        self.text().lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
-    }
-}
-
 async fn ask(fake: &Fake, dialect: Dialect, fault: &str, more: Value) -> Reply {
     let client = send(fake, dialect, fault, more).await;
     tokio::time::timeout(GUARD, receive(client)).await.unwrap_or_else(|_| panic!("{fault} hangs"))
@@ -649,59 +603,6 @@ async fn send(fake: &Fake, dialect: Dialect, fault: &str, more: Value) -> TcpStr
     client
 }
 
-async fn receive(mut client: TcpStream) -> Reply {
-    let mut raw = Vec::new();
-    loop {
-        let close = match client.read_buf(&mut raw).await {
-            Ok(0) => Close::Fin,
-            Ok(_) => Close::None,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-                Close::Reset
-            }
-        };
-        let reply = parse(&raw, close);
-        if close != Close::None || reply.complete {
-            return reply;
-        }
-    }
-}
-
-fn parse(raw: &[u8], close: Close) -> Reply {
-    let text = String::from_utf8_lossy(raw);
-    let Some((head, _)) = text.split_once("\r\n\r\n") else {
-        return Reply { status: 0, headers: BTreeMap::new(), body: Vec::new(), complete: false, close };
-    };
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
-    let headers: BTreeMap<String, String> =
-        fields.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    let rest = &raw[head.len() + 4..];
-    let (body, complete) = match headers.get("content-length") {
-        Some(length) => (rest.to_vec(), rest.len() == length.parse::<usize>().unwrap()),
-        None => unchunked(rest),
-    };
-    Reply { status, headers, body, complete, close }
-}
-
-fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
-    let mut body = Vec::new();
-    while let Some(line) = rest.windows(2).position(|pair| pair == b"\r\n") {
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
-        if size == 0 {
-            return (body, rest[line..] == *b"\r\n\r\n");
-        }
-        let data = &rest[line + 2..];
-        if data.len() < size + 2 {
-            body.extend_from_slice(&data[..data.len().min(size)]);
-            return (body, false);
-        }
-        body.extend_from_slice(&data[..size]);
-        rest = &data[size + 2..];
-    }
-    (body, false)
-}
-
 /// One call of anything but a model; `None` when the connection broke.
 async fn admin(fake: &Fake, method: &str, path: &str, body: &str) -> Option<Value> {
     let mut client = TcpStream::connect(fake.addr()).await.unwrap();
@@ -709,6 +610,10 @@ async fn admin(fake: &Fake, method: &str, path: &str, body: &str) -> Option<Valu
     client.write_all(request.as_bytes()).await.unwrap();
     let reply = tokio::time::timeout(GUARD, receive(client)).await.unwrap();
     reply.complete.then(|| reply.json())
+}
+
+fn raw_data(reply: &Reply) -> Vec<String> {
+    reply.text().lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
 }
 
 fn outputs(dialect: Dialect, reply: &Reply) -> usize {

@@ -1,0 +1,550 @@
+//! Every fault of the vocabulary, in both client dialects, to the same and to the other dialect's upstream, streamed and
+//! not, with a healthy fallback and alone: what the client gets, how often the upstreams are called, and what the lineage
+//! says, held to the failure table.
+
+mod support;
+
+use outlast::{
+    config::Config,
+    fake::{Fake, FakeConfig, Seen},
+    gateway::{Gateway, StartOptions},
+};
+use outlast_drill::{
+    Fault, FaultPlan,
+    fault::{Bites, CutAt, Position},
+};
+use outlast_model::{Failure, policy::Dialect};
+use serde_json::{Value, json};
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use support::{GUARD, Reply, receive};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore, task::JoinSet};
+
+/// The call's deadline, as the tier sets it.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// What a busy machine may add to it.
+const SLACK: Duration = Duration::from_secs(2);
+/// Faults tried at the same time: most of the test is waiting.
+const ABREAST: usize = 8;
+const PIECES: usize = 16;
+
+/// One way to meet a fault.
+#[derive(Clone, Copy, Debug)]
+struct Meeting {
+    client: Dialect,
+    upstream: Dialect,
+    stream: bool,
+    /// Nobody else can answer.
+    alone: bool,
+    /// The contract buffers streams.
+    buffered: bool,
+}
+
+impl Meeting {
+    fn all() -> Vec<Meeting> {
+        let mut all = Vec::new();
+        for client in Dialect::ALL {
+            for upstream in Dialect::ALL {
+                for alone in [false, true] {
+                    for (stream, buffered) in [(false, false), (true, false), (true, true)] {
+                        all.push(Meeting { client, upstream, stream, alone, buffered });
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+/// What the client must get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// The faulty target's reply is good after all.
+    Primary,
+    /// A good reply, whoever gave it.
+    Anyone,
+    /// The healthy target's reply.
+    Fallback,
+    /// A typed error.
+    Error,
+    /// Some output, then a typed error event and no terminal one.
+    Interrupted,
+    /// The reason, as a reply or as a typed error, and no other model was asked.
+    Reason,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_ends_as_the_failure_table_promises() {
+    let gate = Arc::new(Semaphore::new(ABREAST));
+    let mut running = JoinSet::new();
+    let only = std::env::var("OUTLAST_FAULT").ok();
+    for fault in Fault::EXAMPLES.into_iter().filter(|fault| only.as_ref().is_none_or(|only| fault.to_string() == *only))
+    {
+        let gate = Arc::clone(&gate);
+        running.spawn(async move {
+            let _permit = gate.acquire().await.unwrap();
+            meet(fault).await
+        });
+    }
+    let broken: Vec<String> = running.join_all().await.into_iter().flatten().collect();
+    assert!(broken.is_empty(), "{} broken promises:\n{}", broken.len(), broken.join("\n"));
+}
+
+/// Meets one fault in every way, each with targets and a route of its own, and says which promises were broken.
+async fn meet(fault: Fault) -> Vec<String> {
+    let meetings = Meeting::all();
+    let primary = Fake::start(FakeConfig::named("primary")).await.unwrap();
+    let fallback = Fake::start(FakeConfig::named("fallback")).await.unwrap();
+    primary.set_fault("*", Some(FaultPlan::always(fault.clone()))).unwrap();
+    let config = config(&meetings, primary.addr(), fallback.addr());
+    let env = |name: &str| (name == "ADMIN").then(|| "admin-token".to_owned());
+    let config =
+        Config::from_text(&config, "matrix.toml", Path::new(""), &env).unwrap_or_else(|errors| panic!("{errors}"));
+    let options = StartOptions { workers: Some(1), ..StartOptions::default() };
+    let gateway = Gateway::start(config, options).await.unwrap_or_else(|error| panic!("{error}"));
+    let address = gateway.address();
+
+    let mut calls = JoinSet::new();
+    for (at, meeting) in meetings.iter().copied().enumerate() {
+        let request = request(&fault, meeting, at);
+        calls.spawn(async move {
+            let start = Instant::now();
+            let reply = ask(address, meeting.client, &request).await;
+            (at, reply, start.elapsed())
+        });
+    }
+    let mut answered = calls.join_all().await;
+    answered.sort_by_key(|(at, ..)| *at);
+    primary.quiet().await;
+    fallback.quiet().await;
+    let mut broken = Vec::new();
+    for (at, reply, took) in answered {
+        let id = reply.headers.get("x-outlast-request-id").cloned().unwrap_or_default();
+        let record = lineage(address, &id).await;
+        let seen = |fake: &Fake| -> Vec<Seen> {
+            fake.log().into_iter().filter(|seen| seen.model == format!("m{at}")).collect()
+        };
+        let case = Case {
+            fault: &fault,
+            meeting: meetings[at],
+            reply,
+            took,
+            record,
+            primary: seen(&primary),
+            fallback: seen(&fallback),
+        };
+        broken
+            .extend(case.broken_promises().into_iter().map(|promise| format!("{fault} {:?}: {promise}", case.meeting)));
+    }
+    assert!(gateway.stop().await, "{fault}: calls were still in flight");
+    broken
+}
+
+struct Case<'a> {
+    fault: &'a Fault,
+    meeting: Meeting,
+    reply: Reply,
+    took: Duration,
+    record: Value,
+    primary: Vec<Seen>,
+    fallback: Vec<Seen>,
+}
+
+impl Case<'_> {
+    fn broken_promises(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut promise = |kept: bool, what: String| {
+            if !kept {
+                broken.push(what);
+            }
+        };
+        let expected = self.expected();
+        let got = self.got();
+        let is_kept = match expected {
+            Expected::Anyone => matches!(got, Expected::Primary | Expected::Fallback),
+            Expected::Reason => matches!(got, Expected::Primary | Expected::Error),
+            Expected::Primary | Expected::Fallback | Expected::Error | Expected::Interrupted => got == expected,
+        };
+        promise(is_kept, format!("wanted {expected:?}, got {got:?}: {}", self.summary()));
+        promise(self.took < DEADLINE + SLACK, format!("took {:?}", self.took));
+        promise(self.primary.len() <= 2, format!("{} calls of the faulty target", self.primary.len()));
+        promise(self.fallback.len() <= 1, format!("{} calls of the healthy target", self.fallback.len()));
+        if expected == Expected::Reason {
+            promise(self.primary.len() == 1 && self.fallback.is_empty(), "another model was asked".into());
+        }
+        for problem in self.lineage_problems(got) {
+            promise(false, problem);
+        }
+        broken
+    }
+
+    /// What section 5 of the design promises for this fault met in this way.
+    fn expected(&self) -> Expected {
+        let Meeting { stream, alone, buffered, .. } = self.meeting;
+        let facts = self.fault.facts();
+        match facts.bites {
+            Bites::PastLimit => return if alone { self.lenient() } else { Expected::Anyone },
+            // A finish reason is enough in the dialects whose last marker says nothing more.
+            Bites::StrictReaders if !stream => return Expected::Primary,
+            Bites::StrictReaders => return self.lenient(),
+            Bites::Always | Bites::WithTools | Bites::WithSchema | Bites::WithForm | Bites::PastDeadline => {}
+        }
+        let is_a_reason = matches!(self.fault, Fault::ContentFilter | Fault::Refusal);
+        let shows_output_first = stream && !buffered && breaks_after_output(self.fault);
+        match (is_a_reason, shows_output_first, alone) {
+            (true, _, _) => Expected::Reason,
+            (false, true, _) => Expected::Interrupted,
+            (false, false, true) => Expected::Error,
+            (false, false, false) => Expected::Fallback,
+        }
+    }
+
+    /// A reader may take it or not; either is honest as long as the reply is whole or an error.
+    fn lenient(&self) -> Expected {
+        match self.got() {
+            honest @ (Expected::Primary | Expected::Fallback | Expected::Error | Expected::Interrupted) => honest,
+            Expected::Anyone | Expected::Reason => Expected::Primary,
+        }
+    }
+
+    /// What the client got. A reply that is neither whole nor an error is told as [`Expected::Anyone`], which nothing
+    /// expects alone.
+    fn got(&self) -> Expected {
+        let reply = &self.reply;
+        if reply.status >= 400 && reply.complete && is_typed_error(self.meeting.client, &json_of(reply)) {
+            return Expected::Error;
+        }
+        if reply.status != 200 || !reply.complete {
+            return Expected::Anyone;
+        }
+        if self.meeting.stream && ends_in_error_event(self.meeting.client, reply) {
+            return Expected::Interrupted;
+        }
+        match self.answers_whole() {
+            true if self.answered_by("fallback") => Expected::Fallback,
+            true => Expected::Primary,
+            false => Expected::Anyone,
+        }
+    }
+
+    fn answered_by(&self, name: &str) -> bool {
+        self.record["served_by"].as_str().is_some_and(|target| target.starts_with(name))
+    }
+
+    /// The reply says that it is complete, and it is.
+    fn answers_whole(&self) -> bool {
+        let said = said(self.meeting.client, self.meeting.stream, &self.reply);
+        let whole = match shape(self.fault) {
+            Shape::Tools => {
+                said.tools.as_deref().is_some_and(|arguments| serde_json::from_str::<Value>(arguments).is_ok())
+            }
+            Shape::Structured => serde_json::from_str::<Value>(&said.text).is_ok(),
+            Shape::Text => said.text.split(' ').count() == PIECES || said.declined,
+        };
+        whole && said.finish.is_some()
+    }
+
+    /// What the lineage record gets wrong.
+    fn lineage_problems(&self, got: Expected) -> Vec<String> {
+        let mut problems = Vec::new();
+        let attempts = self.record["attempts"].as_array().cloned().unwrap_or_default();
+        if attempts.is_empty() {
+            return vec![format!("no lineage: {}", self.record)];
+        }
+        let refused = *self.fault == Fault::RefuseConnections;
+        let calls = self.primary.len() + self.fallback.len();
+        if !refused && attempts.len() != calls {
+            problems.push(format!("{} attempts recorded, {calls} seen upstream", attempts.len()));
+        }
+        let same_target = attempts.iter().filter(|attempt| attempt["reason"] == "same_target").count();
+        if same_target > 1 {
+            problems.push(format!("{same_target} retries on the same target"));
+        }
+        let failure = attempts[0]["failure"]["failure"].as_str().unwrap_or_default();
+        let facts = self.fault.facts();
+        let right = if self.meeting.stream { facts.streamed } else { facts.whole };
+        let first_failed = got != Expected::Primary || !failure.is_empty();
+        if first_failed && !right.iter().any(|class| class.to_string() == failure) {
+            let right: Vec<String> = right.iter().map(Failure::to_string).collect();
+            problems.push(format!("classified as `{failure}`, should be one of {}", right.join(", ")));
+        }
+        let ended = self.record["outcome"]["ended"].as_str().unwrap_or_default();
+        let right = match got {
+            Expected::Primary | Expected::Fallback | Expected::Anyone | Expected::Reason => "answered",
+            Expected::Error => "failed",
+            Expected::Interrupted => "interrupted",
+        };
+        if ended != right {
+            problems.push(format!("recorded as `{ended}`, was {got:?}"));
+        }
+        problems
+    }
+
+    fn summary(&self) -> String {
+        let text = self.reply.text();
+        let tail = text.char_indices().rev().nth(600).map_or(text.as_str(), |(at, _)| &text[at..]);
+        let mut trail = String::new();
+        for attempt in self.record["attempts"].as_array().into_iter().flatten() {
+            let _ = write!(trail, "{} {} {}; ", attempt["target"], attempt["failure"]["failure"], attempt["decision"]);
+        }
+        format!("status {} close {:?} [{trail}] ...{tail}", self.reply.status, self.reply.close)
+    }
+}
+
+/// Whether a stream of this fault has shown output before it breaks. Tool calls are held until they are whole.
+fn breaks_after_output(fault: &Fault) -> bool {
+    match fault {
+        Fault::Cut { at: CutAt::Chunk(after), .. }
+        | Fault::Stall { after }
+        | Fault::MalformedChunk { after }
+        | Fault::ErrorEvent { after } => *after > 0,
+        Fault::NoTerminal { .. } | Fault::Drip { .. } => true,
+        Fault::Latency(_)
+        | Fault::FirstToken(_)
+        | Fault::Hang(Position::BeforeHeaders | Position::AfterHeaders)
+        | Fault::RateLimit { .. }
+        | Fault::Status { .. }
+        | Fault::Reset(_)
+        | Fault::Cut { at: CutAt::InsideTool, .. }
+        | Fault::ErrorIn200
+        | Fault::Empty { .. }
+        | Fault::InvalidJson
+        | Fault::SchemaDrift
+        | Fault::Refusal
+        | Fault::ContentFilter
+        | Fault::ContextExceeded
+        | Fault::Truncated
+        | Fault::Auth
+        | Fault::Quota
+        | Fault::AccessDenied(_)
+        | Fault::UnsupportedTools
+        | Fault::BadToolArgs
+        | Fault::HugeLine { .. }
+        | Fault::DeepJson { .. }
+        | Fault::RefuseConnections => false,
+    }
+}
+
+/// What kind of answer is asked for, so that the fault bites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Text,
+    Tools,
+    Structured,
+}
+
+fn shape(fault: &Fault) -> Shape {
+    match fault.facts().bites {
+        Bites::WithTools => Shape::Tools,
+        Bites::WithSchema | Bites::WithForm => Shape::Structured,
+        Bites::Always | Bites::PastDeadline | Bites::PastLimit | Bites::StrictReaders => {
+            if matches!(fault, Fault::Cut { at: CutAt::InsideTool, .. }) { Shape::Tools } else { Shape::Text }
+        }
+    }
+}
+
+fn config(meetings: &[Meeting], primary: SocketAddr, fallback: SocketAddr) -> String {
+    let kind = |dialect| match dialect {
+        Dialect::OpenaiChat => "openai-compatible",
+        Dialect::Anthropic => "anthropic",
+    };
+    let mut text = format!(
+        r#"
+[server]
+listen = "127.0.0.1:0"
+admin_token = "${{ADMIN}}"
+[telemetry]
+sample = 1.0
+[tiers.short]
+attempts = 3
+deadline = "{}ms"
+[contracts.buffered]
+stream = "buffer"
+"#,
+        DEADLINE.as_millis()
+    );
+    for (at, meeting) in meetings.iter().enumerate() {
+        // A provider of its own for each, so that no meeting's key or breaker touches another's.
+        let upstreams = [("primary", meeting.upstream, primary), ("fallback", meeting.client, fallback)];
+        for (name, dialect, address) in upstreams {
+            let _ = write!(
+                text,
+                r#"
+[providers.{name}{at}]
+kind = "{}"
+base_url = "http://{address}/v1"
+api_key = "sk-{name}"
+probes = false
+timeouts = {{ connect = "500ms", header = "400ms", first_token = "400ms", idle = "400ms", total = "1900ms" }}
+[targets."{name}{at}/m{at}"]
+capabilities = {{ tools = true, images = true, json_schema = true }}
+"#,
+                kind(dialect)
+            );
+        }
+        let fallback = if meeting.alone { String::new() } else { format!(", \"fallback{at}/m{at}\"") };
+        let contract = if meeting.buffered { "contract = \"buffered\"" } else { "" };
+        let _ =
+            write!(text, "[routes.r{at}]\ntargets = [\"primary{at}/m{at}\"{fallback}]\ntier = \"short\"\n{contract}\n");
+    }
+    text
+}
+
+fn request(fault: &Fault, meeting: Meeting, at: usize) -> Value {
+    let mut body = json!({"model": format!("r{at}"), "stream": meeting.stream, "max_tokens": 500});
+    let content = match shape(fault) {
+        Shape::Tools => "tool:weather",
+        Shape::Text | Shape::Structured => "Hello",
+    };
+    body["messages"] = json!([{"role": "user", "content": content}]);
+    let schema = json!({"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": false});
+    match (shape(fault), meeting.client) {
+        (Shape::Text, _) => {}
+        (Shape::Tools, Dialect::OpenaiChat) => {
+            body["tools"] = json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
+        }
+        (Shape::Tools, Dialect::Anthropic) => body["tools"] = json!([{"name": "weather", "input_schema": schema}]),
+        (Shape::Structured, Dialect::OpenaiChat) => {
+            body["response_format"] =
+                json!({"type": "json_schema", "json_schema": {"name": "a", "strict": true, "schema": schema}});
+        }
+        (Shape::Structured, Dialect::Anthropic) => {
+            body["output_config"] = json!({"format": {"type": "json_schema", "schema": schema}});
+        }
+    }
+    body
+}
+
+async fn ask(address: SocketAddr, dialect: Dialect, body: &Value) -> Reply {
+    let path = match dialect {
+        Dialect::OpenaiChat => "/v1/chat/completions",
+        Dialect::Anthropic => "/v1/messages",
+    };
+    exchange(address, &format!("POST {path} HTTP/1.1\r\nanthropic-version: 2023-06-01"), &body.to_string()).await
+}
+
+async fn lineage(address: SocketAddr, id: &str) -> Value {
+    let head = format!("GET /v1/requests/{id} HTTP/1.1\r\nauthorization: Bearer admin-token");
+    let reply = exchange(address, &head, "").await;
+    if reply.status == 200 { reply.json() } else { Value::String(reply.text()) }
+}
+
+async fn exchange(address: SocketAddr, head: &str, body: &str) -> Reply {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "{head}\r\nhost: gateway\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    match tokio::time::timeout(GUARD, receive(client)).await {
+        Ok(reply) => reply,
+        Err(_) => panic!("the gateway hangs: {head} {body}"),
+    }
+}
+
+/// The body as JSON; null when it is none, which no check takes for anything good.
+fn json_of(reply: &Reply) -> Value {
+    serde_json::from_slice(&reply.body).unwrap_or_default()
+}
+
+fn is_typed_error(dialect: Dialect, body: &Value) -> bool {
+    let error = &body["error"];
+    let typed = error["type"].is_string() && error["message"].is_string();
+    typed && (dialect == Dialect::OpenaiChat || body["type"] == "error")
+}
+
+fn ends_in_error_event(dialect: Dialect, reply: &Reply) -> bool {
+    let events = reply.events();
+    let (outputs, terminals) = (said(dialect, true, reply).text.len(), ["data: [DONE]", "event: message_stop"]);
+    let last = events.last().is_some_and(|(name, data)| {
+        is_typed_error(dialect, data) && (dialect == Dialect::OpenaiChat || name == "error")
+    });
+    last && outputs > 0 && !terminals.iter().any(|terminal| reply.text().contains(terminal))
+}
+
+/// What a reply says.
+#[derive(Debug, Default)]
+struct Said {
+    text: String,
+    /// All tool calls' arguments, joined.
+    tools: Option<String>,
+    /// A stream's only counts together with its terminal event.
+    finish: Option<String>,
+    /// The model declined, or a filter did.
+    declined: bool,
+}
+
+fn said(dialect: Dialect, stream: bool, reply: &Reply) -> Said {
+    match (dialect, stream) {
+        (Dialect::OpenaiChat, false) => openai_whole(&json_of(reply)),
+        (Dialect::OpenaiChat, true) => openai_stream(reply),
+        (Dialect::Anthropic, false) => anthropic_whole(&json_of(reply)),
+        (Dialect::Anthropic, true) => anthropic_stream(reply),
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn openai_whole(body: &Value) -> Said {
+    let choice = &body["choices"][0];
+    let message = &choice["message"];
+    let calls = message["tool_calls"].as_array();
+    Said {
+        text: text(&message["content"]).into(),
+        tools: calls.map(|calls| calls.iter().map(|call| text(&call["function"]["arguments"])).collect()),
+        finish: choice["finish_reason"].as_str().map(str::to_owned),
+        declined: message["refusal"].is_string() || choice["finish_reason"] == "content_filter",
+    }
+}
+
+fn openai_stream(reply: &Reply) -> Said {
+    let mut said = Said::default();
+    let events = reply.events();
+    for (_, data) in &events {
+        let choice = &data["choices"][0];
+        said.text.push_str(text(&choice["delta"]["content"]));
+        for call in choice["delta"]["tool_calls"].as_array().into_iter().flatten() {
+            said.tools.get_or_insert_default().push_str(text(&call["function"]["arguments"]));
+        }
+        said.declined |= !text(&choice["delta"]["refusal"]).is_empty() || choice["finish_reason"] == "content_filter";
+        said.finish = choice["finish_reason"].as_str().map(str::to_owned).or(said.finish);
+    }
+    let is_done = events.last().is_some_and(|(_, data)| data == "[DONE]");
+    Said { finish: said.finish.filter(|_| is_done), ..said }
+}
+
+fn anthropic_whole(body: &Value) -> Said {
+    let mut said = Said { finish: body["stop_reason"].as_str().map(str::to_owned), ..Said::default() };
+    for block in body["content"].as_array().into_iter().flatten() {
+        said.text.push_str(text(&block["text"]));
+        if block["type"] == "tool_use" {
+            said.tools.get_or_insert_default().push_str(&block["input"].to_string());
+        }
+    }
+    Said { declined: body["stop_reason"] == "refusal", ..said }
+}
+
+fn anthropic_stream(reply: &Reply) -> Said {
+    let mut said = Said::default();
+    let events = reply.events();
+    for (_, data) in &events {
+        said.text.push_str(text(&data["delta"]["text"]));
+        if data["content_block"]["type"] == "tool_use" {
+            said.tools.get_or_insert_default();
+        }
+        if let Some(piece) = data["delta"]["partial_json"].as_str() {
+            said.tools.get_or_insert_default().push_str(piece);
+        }
+        said.declined |= data["delta"]["stop_reason"] == "refusal";
+        said.finish = data["delta"]["stop_reason"].as_str().map(str::to_owned).or(said.finish);
+    }
+    let is_done = events.last().is_some_and(|(name, _)| name == "message_stop");
+    Said { finish: said.finish.filter(|_| is_done), ..said }
+}
