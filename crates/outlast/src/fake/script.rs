@@ -5,6 +5,7 @@ use super::{
     log::OpenCall,
     server::Line,
 };
+use crate::clock::Sleep;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use outlast_drill::{
@@ -20,7 +21,6 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::Sleep;
 
 /// One step of a body.
 #[derive(Debug)]
@@ -282,7 +282,7 @@ impl Body for Play {
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
                 Some(Step::Wait(time)) => {
-                    let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(*time)));
+                    let sleep = this.sleep.get_or_insert_with(|| Box::pin(crate::clock::sleep(*time)));
                     std::task::ready!(sleep.as_mut().poll(cx));
                     this.sleep = None;
                     this.steps.pop_front();

@@ -209,7 +209,7 @@ impl Turn {
         let config = &self.shared.config;
         let latency = if let Some(Fault::Latency(time)) = fault { *time } else { config.latency };
         if !latency.is_zero() {
-            tokio::time::sleep(latency).await;
+            crate::clock::sleep(latency).await;
         }
         match fault {
             Some(Fault::Hang(Position::BeforeHeaders)) => std::future::pending().await,

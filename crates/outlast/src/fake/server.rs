@@ -116,7 +116,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
                     connections.spawn(connection(Arc::clone(&shared), stream));
                 }
                 // Out of descriptors, most likely: a moment later there may be some.
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                Err(_) => crate::clock::sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             () = shared.refusal_changed.notified() => {}
@@ -127,7 +127,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
 
 async fn at(shared: &Shared, turn: Option<Mono>) {
     match turn {
-        Some(turn) => tokio::time::sleep_until(shared.clock.instant(turn)).await,
+        Some(turn) => crate::clock::sleep_until(shared.clock.instant(turn)).await,
         None => std::future::pending().await,
     }
 }
