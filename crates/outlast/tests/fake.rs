@@ -10,7 +10,7 @@ use std::{
     io::ErrorKind,
     time::{Duration, Instant},
 };
-use support::{Close, GUARD, Reply, receive};
+use support::{Close, Reply, receive};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -571,6 +571,9 @@ async fn after_any_fault_the_next_call_is_answered_well() {
 // ---- A client that hides nothing --------------------------------------------------------------------------------
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// Guards a test against a server that hangs where it should not.
+pub const GUARD: Duration = Duration::from_secs(20);
 
 async fn ask(fake: &Fake, dialect: Dialect, fault: &str, more: Value) -> Reply {
     let client = send(fake, dialect, fault, more).await;

@@ -3,23 +3,21 @@
 #![allow(unreachable_pub, reason = "each test binary has its own copy of this module")]
 
 use serde_json::Value;
-use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
+use std::{collections::BTreeMap, io::ErrorKind};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-/// Guards a test against a server that hangs where it should not.
-pub const GUARD: Duration = Duration::from_secs(20);
-
 /// How the connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Close {
     /// Not at all: the message ended properly on an open connection.
+    #[default]
     None,
     Fin,
     Reset,
 }
 
 /// What came back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reply {
     /// 0 when not even a head came.
     pub status: u16,
