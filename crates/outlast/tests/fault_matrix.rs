@@ -104,7 +104,7 @@ async fn meet(fault: Fault) -> Vec<String> {
     let fallback = Fake::start(FakeConfig::named("fallback")).await.unwrap();
     primary.set_fault("*", Some(FaultPlan::always(fault.clone()))).unwrap();
     let config = config(&meetings, primary.addr(), fallback.addr());
-    let env = |name: &str| (name == "ADMIN").then(|| "admin-token".to_owned());
+    let env = |name: &str| (name == "ADMIN").then(|| "admin-token-for-tests".to_owned());
     let config =
         Config::from_text(&config, "matrix.toml", Path::new(""), &env).unwrap_or_else(|errors| panic!("{errors}"));
     let options = StartOptions { workers: Some(1), ..StartOptions::default() };
@@ -366,6 +366,7 @@ listen = "127.0.0.1:0"
 admin_token = "${{ADMIN}}"
 [telemetry]
 sample = 1.0
+log = "off"
 [tiers.short]
 attempts = 3
 deadline = "{}ms"
@@ -435,7 +436,7 @@ async fn ask(address: SocketAddr, dialect: Dialect, body: &Value) -> Reply {
 }
 
 async fn lineage(address: SocketAddr, id: &str) -> Value {
-    let head = format!("GET /v1/requests/{id} HTTP/1.1\r\nauthorization: Bearer admin-token");
+    let head = format!("GET /v1/requests/{id} HTTP/1.1\r\nauthorization: Bearer admin-token-for-tests");
     let reply = exchange(address, &head, "").await;
     if reply.status == 200 { reply.json() } else { Value::String(reply.text()) }
 }

@@ -51,7 +51,7 @@ impl Reply {
 
 /// Reads one reply, to its proper end or to the connection's.
 pub async fn receive(mut client: TcpStream) -> Reply {
-    let mut raw = Vec::new();
+    let mut raw = Vec::with_capacity(64 << 10);
     loop {
         let close = match client.read_buf(&mut raw).await {
             Ok(0) => Close::Fin,
@@ -61,11 +61,23 @@ pub async fn receive(mut client: TcpStream) -> Reply {
                 Close::Reset
             }
         };
-        let reply = parse(&raw, close);
-        if close != Close::None || reply.complete {
-            return reply;
+        if close != Close::None || may_be_complete(&raw) {
+            let reply = parse(&raw, close);
+            if close != Close::None || reply.complete {
+                return reply;
+            }
         }
+        raw.reserve(64 << 10);
     }
+}
+
+/// A cheap look, so that a large reply is not taken apart with every read.
+fn may_be_complete(raw: &[u8]) -> bool {
+    const HEAD_MAX: usize = 8 << 10;
+    let head = String::from_utf8_lossy(&raw[..raw.len().min(HEAD_MAX)]).to_lowercase();
+    let length =
+        head.split_once("content-length: ").and_then(|(_, rest)| rest.split('\r').next()?.parse::<usize>().ok());
+    length.is_some_and(|length| raw.len() > length) || raw.ends_with(b"0\r\n\r\n")
 }
 
 fn parse(raw: &[u8], close: Close) -> Reply {
@@ -87,7 +99,7 @@ fn parse(raw: &[u8], close: Close) -> Reply {
 
 fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
-    while let Some(line) = rest.windows(2).position(|pair| pair == b"\r\n") {
+    while let Some(line) = rest.iter().take(20).position(|byte| *byte == b'\r') {
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
         if size == 0 {
             return (body, rest[line..] == *b"\r\n\r\n");
