@@ -107,8 +107,10 @@ impl Call {
             let candidate = &self.candidates[at];
             let target = fleet.target(candidate.place.ix);
             let too_small = target.spec.context_window.is_some_and(|window| window <= self.larger_than);
-            // A further attempt that would most likely run out of time is not worth its price. A first one is.
-            let too_late = !self.attempts.is_empty() && target.latency(&self.needs).p50(self.needs.input_tokens) > left;
+            // A further attempt that would most likely run out of time is not worth its price. A first one is, and so is
+            // one on a target whose speed is only guessed: a guess must not leave a short deadline without a fallback.
+            let known = target.latency(&self.needs).known_p50(self.needs.input_tokens);
+            let too_late = !self.attempts.is_empty() && known.is_some_and(|p50| p50 > left);
             if candidate.tried || too_small || too_late || (candidate.again && self.repeated) {
                 continue;
             }
