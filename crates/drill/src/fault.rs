@@ -165,6 +165,8 @@ pub enum Bites {
     WithTools,
     /// Only calls that demand structured output.
     WithSchema,
+    /// Only streams.
+    Streams,
     /// Only calls whose output has a required form: tools or structured output.
     WithForm,
     /// Only when it lasts longer than the deadline that watches for it.
@@ -345,10 +347,10 @@ impl Fault {
             ),
             Fault::NoTerminal { after_finish: false } => row(
                 "no-terminal",
-                B::Always,
+                B::Streams,
                 &[F::StreamInterrupted],
-                &[F::MalformedReply],
-                "All output, then the body ends properly without finish reason or last marker; a whole reply has a null finish reason.",
+                &[],
+                "All output, then the body ends properly without finish reason or last marker. A whole reply is good.",
             ),
             Fault::NoTerminal { after_finish: true } => row(
                 "no-terminal:after-finish",
@@ -511,6 +513,7 @@ mod tests {
             Bites::Always => "always",
             Bites::WithTools => "calls that offer tools",
             Bites::WithSchema => "calls that demand structured output",
+            Bites::Streams => "streams",
             Bites::WithForm => "calls that offer tools or demand structured output",
             Bites::PastDeadline => "past the deadline",
             Bites::PastLimit => "past the reader's limits",

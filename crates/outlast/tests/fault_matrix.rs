@@ -19,20 +19,20 @@ use std::{
     fmt::Write as _,
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use support::{Reply, receive};
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore, task::JoinSet};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 
 /// The call's deadline, as the tier sets it.
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(5);
 /// What a busy machine may add to it.
 const SLACK: Duration = Duration::from_secs(2);
 /// When a call counts as hanging.
-const HUNG: Duration = Duration::from_secs(8);
+const HUNG: Duration = Duration::from_secs(12);
 /// Faults tried at the same time: most of the test is waiting.
-const ABREAST: usize = 8;
+const ABREAST: usize = 3;
 const PIECES: usize = 16;
 
 /// One way to meet a fault.
@@ -80,21 +80,27 @@ enum Expected {
     Reason,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_ends_as_the_failure_table_promises() {
-    let gate = Arc::new(Semaphore::new(ABREAST));
-    let mut running = JoinSet::new();
+#[test]
+fn every_fault_ends_as_the_failure_table_promises() {
     let only = std::env::var("OUTLAST_FAULT").ok();
-    for fault in Fault::EXAMPLES.into_iter().filter(|fault| only.as_ref().is_none_or(|only| fault.to_string() == *only))
-    {
-        let gate = Arc::clone(&gate);
-        running.spawn(async move {
-            let _permit = gate.acquire().await.unwrap();
-            meet(fault).await
-        });
-    }
-    let broken: Vec<String> = running.join_all().await.into_iter().flatten().collect();
+    let wanted = |fault: &Fault| only.as_ref().is_none_or(|only| fault.to_string() == *only);
+    let faults = Mutex::new(Fault::EXAMPLES.into_iter().filter(wanted).map(bearable));
+    // A runtime for each: judging a large reply must not keep another fault's upstream from answering.
+    let meet_all = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let next = || faults.lock().unwrap().next();
+        std::iter::from_fn(next).flat_map(|fault| runtime.block_on(meet(fault))).collect::<Vec<String>>()
+    };
+    let broken: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..ABREAST).map(|_| scope.spawn(meet_all)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
     assert!(broken.is_empty(), "{} broken promises:\n{}", broken.len(), broken.join("\n"));
+}
+
+/// A megabyte for each of so many calls at once is a test of the machine.
+fn bearable(fault: Fault) -> Fault {
+    if matches!(fault, Fault::HugeLine { .. }) { Fault::HugeLine { bytes: 100_000 } } else { fault }
 }
 
 /// Meets one fault in every way, each with targets and a route of its own, and says which promises were broken.
@@ -196,9 +202,14 @@ impl Case<'_> {
         match facts.bites {
             Bites::PastLimit => return if alone { self.lenient() } else { Expected::Anyone },
             // A finish reason is enough in the dialects whose last marker says nothing more.
-            Bites::StrictReaders if !stream => return Expected::Primary,
+            Bites::StrictReaders | Bites::Streams if !stream => return Expected::Primary,
             Bites::StrictReaders => return self.lenient(),
-            Bites::Always | Bites::WithTools | Bites::WithSchema | Bites::WithForm | Bites::PastDeadline => {}
+            Bites::Always
+            | Bites::WithTools
+            | Bites::WithSchema
+            | Bites::WithForm
+            | Bites::PastDeadline
+            | Bites::Streams => {}
         }
         let is_a_reason = matches!(self.fault, Fault::ContentFilter | Fault::Refusal);
         let shows_output_first = stream && !buffered && breaks_after_output(self.fault);
@@ -348,7 +359,7 @@ fn shape(fault: &Fault) -> Shape {
     match fault.facts().bites {
         Bites::WithTools => Shape::Tools,
         Bites::WithSchema | Bites::WithForm => Shape::Structured,
-        Bites::Always | Bites::PastDeadline | Bites::PastLimit | Bites::StrictReaders => {
+        Bites::Always | Bites::PastDeadline | Bites::PastLimit | Bites::StrictReaders | Bites::Streams => {
             if matches!(fault, Fault::Cut { at: CutAt::InsideTool, .. }) { Shape::Tools } else { Shape::Text }
         }
     }
@@ -387,7 +398,7 @@ kind = "{}"
 base_url = "http://{address}/v1"
 api_key = "sk-{name}"
 probes = false
-timeouts = {{ connect = "500ms", header = "400ms", first_token = "400ms", idle = "400ms", total = "1900ms" }}
+timeouts = {{ connect = "1s", header = "1s", first_token = "1s", idle = "1s", total = "4s" }}
 [targets."{name}{at}/m{at}"]
 capabilities = {{ tools = true, images = true, json_schema = true }}
 "#,
@@ -452,9 +463,15 @@ async fn exchange(address: SocketAddr, head: &str, body: &str) -> Reply {
     tokio::time::timeout(HUNG, receive(client)).await.unwrap_or_default()
 }
 
-/// The body as JSON; null when it is none, which no check takes for anything good.
+/// The body as JSON; null when it is none, which no check takes for anything good. A deeply nested unknown field survives
+/// to the client byte for byte; this reader would not take it.
 fn json_of(reply: &Reply) -> Value {
-    serde_json::from_slice(&reply.body).unwrap_or_default()
+    let text = reply.text();
+    let shallow = match text.split_once("\"x_deep\":") {
+        Some((before, deep)) => format!("{before}{}", deep.trim_start_matches(['[', ']']).trim_start_matches(',')),
+        None => text,
+    };
+    serde_json::from_str(&shallow).unwrap_or_default()
 }
 
 fn is_typed_error(dialect: Dialect, body: &Value) -> bool {

@@ -77,7 +77,7 @@ impl Answer {
         };
         answer.limit(asked.output_limit);
         if let Some(fault) = fault {
-            answer.bend(fault);
+            answer.bend(fault, asked.stream);
         }
         answer.output_tokens = u32::try_from(answer.reasoning.len() + answer.content.pieces()).unwrap_or(u32::MAX);
         answer
@@ -94,7 +94,7 @@ impl Answer {
         self.finish = Some(Finish::Length);
     }
 
-    fn bend(&mut self, fault: &Fault) {
+    fn bend(&mut self, fault: &Fault, stream: bool) {
         match fault {
             Fault::Empty { body: _ } => {
                 self.reasoning.clear();
@@ -108,7 +108,7 @@ impl Answer {
                 self.content.truncate(self.content.pieces() / 2);
                 self.finish = Some(Finish::Length);
             }
-            Fault::NoTerminal { after_finish: false } => self.finish = None,
+            Fault::NoTerminal { after_finish: false } if stream => self.finish = None,
             Fault::HugeLine { bytes } => {
                 let huge = Cow::Owned("x".repeat(usize::try_from(*bytes).unwrap_or(usize::MAX)));
                 match &mut self.content {
@@ -127,7 +127,7 @@ impl Answer {
             | Fault::Stall { .. }
             | Fault::Drip { .. }
             | Fault::MalformedChunk { .. }
-            | Fault::NoTerminal { after_finish: true }
+            | Fault::NoTerminal { .. }
             | Fault::ErrorEvent { .. }
             | Fault::ErrorIn200
             | Fault::InvalidJson
