@@ -227,6 +227,25 @@ impl Decision {
     }
 }
 
+impl WhyLeftOut {
+    /// The name used in logs; the same as in records.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            WhyLeftOut::NoTools => "no_tools",
+            WhyLeftOut::NoImages => "no_images",
+            WhyLeftOut::NoSchema => "no_schema",
+            WhyLeftOut::ContextTooSmall { .. } => "context_too_small",
+            WhyLeftOut::OutputTooLong { .. } => "output_too_long",
+            WhyLeftOut::CannotCarry(_) => "cannot_carry",
+            WhyLeftOut::BreakerOpen => "breaker_open",
+            WhyLeftOut::Restoring => "restoring",
+            WhyLeftOut::RateLimited => "rate_limited",
+            WhyLeftOut::NoKey => "no_key",
+            WhyLeftOut::AccessDenied => "access_denied",
+        }
+    }
+}
+
 /// A target that was not planned, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {

@@ -39,6 +39,8 @@ pub(super) struct Facts {
     pub(super) workflow_step: Option<Box<str>>,
     pub(super) tenant_hash: Option<Box<str>>,
     pub(super) started: Wall,
+    /// The route's first target, where its order is fixed.
+    pub(super) primary: Option<TargetId>,
     /// The client asked for the `outlast` object.
     pub(super) trace_full: bool,
     /// Headers of the client's that same-dialect targets are given too.
@@ -269,7 +271,8 @@ impl Driver {
     }
 
     fn keep(&self, record: Box<CallRecord>, status: StatusCode) {
-        self.shared.telemetry.record(*record, LogFields { status: status.as_u16() });
+        let fields = LogFields { status: status.as_u16(), primary: self.facts.primary.clone() };
+        self.shared.telemetry.record(*record, fields);
     }
 
     async fn deliver_stream(&mut self, record: Box<CallRecord>, degraded: bool, outlet: &Outlet<Out>) {

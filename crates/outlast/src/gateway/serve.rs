@@ -16,7 +16,10 @@ use crate::{
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use outlast_engine::{Ask, RetryAdvice};
-use outlast_model::{RequestId, policy::Dialect};
+use outlast_model::{
+    RequestId, TargetId,
+    policy::{Dialect, Ranking, Route},
+};
 use outlast_wire::{
     Inbound,
     error::{self, Refused},
@@ -145,6 +148,7 @@ async fn call(
         workflow_step: text(&head.headers, "x-outlast-step").and_then(client_text),
         tenant_hash: caller.0.map(|key| key.short()),
         started,
+        primary: primary(route.route()),
         trace_full: text(&head.headers, "x-outlast-trace") == Some("full"),
         passed: passed(&head.headers),
     };
@@ -242,6 +246,12 @@ fn unread(unread: Unread) -> Denial {
             denial.retry_after(Duration::from_secs(1))
         }
     }
+}
+
+/// The target that ranks first as long as it is healthy; where weights, latency or cost rank, there is none.
+fn primary(route: &Route) -> Option<TargetId> {
+    let first = route.targets.first().filter(|_| route.ranking == Ranking::Order);
+    first.map(|first| first.target.clone())
 }
 
 fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {

@@ -86,7 +86,7 @@ pub(super) fn attempt(target: &str, failure: Option<Failure>) -> AttemptRecord {
 }
 
 pub(super) fn recorded(call: CallRecord) -> Arc<Recorded> {
-    Arc::new(Recorded { call, fields: LogFields { status: 200 } })
+    Arc::new(Recorded { call, fields: LogFields { status: 200, ..LogFields::default() } })
 }
 
 pub(super) fn options() -> TelemetryOptions {

@@ -95,7 +95,7 @@ impl LogEvent {
 pub(super) fn write_call(out: &mut Vec<u8>, recorded: &Recorded, format: LogFormat) {
     match format {
         LogFormat { calls: false, .. } => {}
-        LogFormat { human: true, .. } => call_human(out, &recorded.call),
+        LogFormat { human: true, .. } => call_human(out, recorded),
         LogFormat { human: false, .. } => call_json(out, recorded),
     }
 }
@@ -119,10 +119,17 @@ pub(super) fn write_event(out: &mut Vec<u8>, event: &LogEvent, format: LogFormat
 }
 
 /// Where a call was meant to go, and where it went instead, if it did.
-fn primary_and_fallback(call: &CallRecord) -> (Option<&TargetId>, Option<&TargetId>) {
-    let primary = call.attempts.first().map(|attempt| &attempt.target).or(call.planned.first());
+fn primary_and_fallback(Recorded { call, fields }: &Recorded) -> (Option<&TargetId>, Option<&TargetId>) {
+    let asked_first = || call.attempts.first().map(|attempt| &attempt.target).or(call.planned.first());
+    let primary = fields.primary.as_ref().or_else(asked_first);
     let fallback = call.last_target().filter(|last| primary.is_some_and(|primary| *last != primary));
     (primary, fallback)
+}
+
+/// Why the call went elsewhere: the first failure, or what kept the primary out of the plan.
+fn fallback_reason(call: &CallRecord, primary: Option<&TargetId>) -> Option<&'static str> {
+    let left_out = call.left_out.iter().find(|left_out| Some(&left_out.target) == primary);
+    left_out.map(|left_out| left_out.why.name()).or(call.first_failure().map(Failure::class))
 }
 
 fn level(call: &CallRecord) -> Level {
@@ -160,8 +167,10 @@ fn schema_status(status: SchemaStatus) -> &'static str {
     }
 }
 
-fn call_json(out: &mut Vec<u8>, Recorded { call, fields }: &Recorded) {
-    let (primary, fallback) = primary_and_fallback(call);
+fn call_json(out: &mut Vec<u8>, recorded: &Recorded) {
+    let Recorded { call, fields } = recorded;
+    let (primary, fallback) = primary_and_fallback(recorded);
+    let reason = fallback.and_then(|_| fallback_reason(call, primary));
     let failure = call.first_failure().or(call.outcome.failure());
     let tokens = |pick: fn(&outlast_model::turn::Usage) -> u32| -> u64 {
         call.attempts.iter().map(|attempt| u64::from(pick(&attempt.usage))).sum()
@@ -184,6 +193,7 @@ fn call_json(out: &mut Vec<u8>, Recorded { call, fields }: &Recorded) {
         None => line.plain("failure", "null"),
     }
     line.maybe("fallback_target", fallback.map(TargetId::as_str));
+    line.maybe("fallback_reason", reason);
     line.maybe("target", call.served_by.as_ref().map(TargetId::as_str));
     line.plain("tool_mode", "\"full\"");
     line.plain("schema_version", "null");
@@ -204,8 +214,9 @@ fn call_json(out: &mut Vec<u8>, Recorded { call, fields }: &Recorded) {
     line.end();
 }
 
-fn call_human(out: &mut Vec<u8>, call: &CallRecord) {
-    let (primary, fallback) = primary_and_fallback(call);
+fn call_human(out: &mut Vec<u8>, recorded: &Recorded) {
+    let call = &recorded.call;
+    let (primary, fallback) = primary_and_fallback(recorded);
     let target = fallback.or(primary).map_or("no target", TargetId::as_str);
     let ended = Wall(call.started.0.saturating_add_unsigned(call.latency_us / 1000));
     let mut text = format!(
@@ -217,9 +228,11 @@ fn call_human(out: &mut Vec<u8>, call: &CallRecord) {
     );
     if let Some(failure) = call.first_failure().or(call.outcome.failure()) {
         text += &format!(", {} attempts, first {failure}", call.attempts.len());
-        if let (Some(primary), Some(_)) = (primary, fallback) {
-            text += &format!(" on {primary}");
+        if let Some(first) = call.attempts.first() {
+            text += &format!(" on {}", first.target);
         }
+    } else if let (Some(primary), Some(reason)) = (primary, fallback.and_then(|_| fallback_reason(call, primary))) {
+        text += &format!(", {reason}: {primary}");
     }
     if call.degraded {
         text += ", degraded";
@@ -315,7 +328,7 @@ mod tests {
 
     fn line(call: CallRecord, human: bool) -> String {
         let mut out = Vec::new();
-        let recorded = Recorded { call, fields: LogFields { status: 200 } };
+        let recorded = Recorded { call, fields: LogFields { status: 200, ..LogFields::default() } };
         write_call(&mut out, &recorded, LogFormat { human, calls: true, events: true });
         String::from_utf8(out).unwrap()
     }
@@ -326,7 +339,7 @@ mod tests {
             "trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","task_id":"nightly-7","tenant_hash":"12ab34cd56ef",
             "workflow_step":null,"route":"support","dialect":"openai-chat","stream":true,"outcome":"answered",
             "status":200,"primary_target":"openai/small","failure":"overloaded","fallback_target":"anthropic/large",
-            "target":"anthropic/large","tool_mode":"full","schema_version":null,"schema_status":"none",
+            "fallback_reason":"overloaded","target":"anthropic/large","tool_mode":"full","schema_version":null,"schema_status":"none",
             "source_ids":[],"quality_gate":"passed","degraded":false,"attempts":2,"latency_ms":812.345,
             "ttft_ms":211.002,"input_tokens":120,"output_tokens":40,"cost_usd":0.001250000,"wasted_usd":0.000000000}"#;
         let expected: String = expected.lines().map(str::trim).collect();
@@ -369,6 +382,26 @@ mod tests {
         assert_eq!(line["failure"], "timeout:first_token");
         assert_eq!(line["primary_target"], "openai/small");
         assert!(line["target"].is_null() && line["fallback_target"].is_null() && line["ttft_ms"].is_null());
+    }
+
+    #[test]
+    fn a_call_that_met_an_open_breaker_names_its_primary_and_why() {
+        let mut call = plain("req_1");
+        let out = outlast_model::record::LeftOut {
+            target: "openai/large".into(),
+            why: outlast_model::record::WhyLeftOut::BreakerOpen,
+        };
+        call.left_out.push(out);
+        let mut out = Vec::new();
+        let fields = LogFields { status: 200, primary: Some("openai/large".into()) };
+        call_json(&mut out, &Recorded { call, fields });
+        let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&line["level"], &line["failure"]), (&"info".into(), &serde_json::Value::Null));
+        assert_eq!(line["primary_target"], "openai/large");
+        assert_eq!(
+            (&line["fallback_target"], &line["fallback_reason"]),
+            (&"openai/small".into(), &"breaker_open".into())
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{clock::Clock, config};
 use outlast_engine::TargetView;
-use outlast_model::record::CallRecord;
+use outlast_model::{TargetId, record::CallRecord};
 use outlast_store::telemetry::{CallFilter, Counters, OpenError, Retention, TelemetryReader};
 use std::{
     fmt,
@@ -70,10 +70,12 @@ impl From<&config::Telemetry> for TelemetryOptions {
 }
 
 /// What a log line says beside the record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogFields {
     /// The HTTP status the client got; zero if it left before one was sent.
     pub status: u16,
+    /// The target that ranks first on the route, where the route has a fixed order.
+    pub primary: Option<TargetId>,
 }
 
 /// A settled call on its way through telemetry.

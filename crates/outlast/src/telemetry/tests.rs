@@ -30,7 +30,7 @@ fn a_call_is_found_at_once_and_after_shutdown_it_is_in_the_file_and_the_log() {
     let telemetry = start(TelemetryOptions { file: Some(file.clone()), sample: 1.0, ..options() }, &log);
     for call in [plain("req_1"), rerouted("req_2"), failed("req_3")] {
         let id = call.request_id.clone();
-        telemetry.record(call, LogFields { status: 200 });
+        telemetry.record(call, LogFields { status: 200, ..LogFields::default() });
         assert!(telemetry.find(id.as_str()).is_some());
     }
     assert!(telemetry.find("req_4").is_none());
@@ -214,7 +214,7 @@ fn no_secret_given_to_any_part_comes_out_anywhere() {
         options.log.human = human;
         let telemetry = start(options, &log);
         install(&telemetry);
-        telemetry.record(call.clone(), LogFields { status: 200 });
+        telemetry.record(call.clone(), LogFields { status: 200, ..LogFields::default() });
         telemetry.event(LogEvent::info("start", "listening").with("listen", "127.0.0.1:8080"));
         assert!(!telemetry.expose(&[]).contains("Jane"), "a client's text is not a label");
         assert!(telemetry.shutdown(LONG));

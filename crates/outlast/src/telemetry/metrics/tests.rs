@@ -16,7 +16,7 @@ fn the_exposition_is_valid_and_says_what_happened() {
     let targets = [TargetId::from("openai/small"), TargetId::from("anthropic/large")];
     telemetry.metrics().install(&[RouteId::from("support")], &targets);
     for call in [plain("req_1"), plain("req_2"), rerouted("req_3"), failed("req_4")] {
-        telemetry.record(call, LogFields { status: 200 });
+        telemetry.record(call, LogFields { status: 200, ..LogFields::default() });
     }
     telemetry.metrics().calls_in_flight.add(3);
     let samples = parse(&telemetry.expose(&[]));
