@@ -142,7 +142,7 @@ fn run(seed: u64, phases: usize, calls: u64, faults: &'static [Failure]) -> Worl
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: std::env::var("OUTLAST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_rule_holds_for_every_call_in_any_outage(seed: u64, phases in 0usize..8, calls in 1u64..150) {

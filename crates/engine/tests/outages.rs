@@ -93,6 +93,8 @@ fn a_stalled_stream_is_evidence_after_5_s() {
     assert_eq!(world.state("a/m").evidence, 0.0);
     world.run_until(at(6.4));
     assert!(world.state("a/m").evidence > 2.0);
+    world.run_until(at(9.4));
+    assert!(world.state("a/m").evidence < 0.01, "it was a pause");
     world.run_until(at(60.0));
     assert!(world.state("a/m").evidence < 0.01);
     assert_eq!(world.answered(), 1);

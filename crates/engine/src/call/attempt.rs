@@ -181,23 +181,31 @@ impl Call {
         }
         flight.tokens = flight.tokens.saturating_add(tokens);
         flight.releasable |= releasable;
-        if flight.first_output.is_none() {
-            flight.first_output = Some(now);
-            let was_late = flight.punctuality != Punctuality::InTime;
-            flight.punctuality = Punctuality::InTime;
-            let (took, ix) = (now.since(flight.started), flight.ix);
-            if was_late {
-                fleet.punctual(ix, self.id);
-                self.absolve(fleet, ix, now);
-            }
-            let Some(flight) = &mut self.flight else { return };
-            self.attempts[usize::from(flight.attempt)].first_output_us = Some(micros(took));
-            fleet.judge_speed(flight.ix, Some(&self.needs), took, now);
-            if let StreamContract::Hold { after, .. } = self.stream {
-                flight.hold_until = now + after;
-            }
+        if flight.punctuality != Punctuality::InTime {
+            self.speak_again(fleet, now);
         }
+        self.note_first_output(fleet, now);
         self.release_if_due(now);
+    }
+
+    /// The silence is over: what was said of it is taken back.
+    fn speak_again(&mut self, fleet: &mut Fleet, now: Mono) {
+        let Some(flight) = &mut self.flight else { return };
+        flight.punctuality = Punctuality::InTime;
+        let ix = flight.ix;
+        fleet.punctual(ix, self.id);
+        self.absolve(fleet, ix, now);
+    }
+
+    fn note_first_output(&mut self, fleet: &mut Fleet, now: Mono) {
+        let Some(flight) = self.flight.as_mut().filter(|flight| flight.first_output.is_none()) else { return };
+        flight.first_output = Some(now);
+        let took = now.since(flight.started);
+        self.attempts[usize::from(flight.attempt)].first_output_us = Some(micros(took));
+        fleet.judge_speed(flight.ix, Some(&self.needs), took, now);
+        if let StreamContract::Hold { after, .. } = self.stream {
+            flight.hold_until = now + after;
+        }
     }
 
     /// The commit point, when the stream contract has come to it.
