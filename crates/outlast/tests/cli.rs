@@ -37,6 +37,10 @@ fn exit_codes_are_those_of_the_documentation() {
         (vec!["--version"], 0),
         (vec!["import", "litellm", "nowhere.yaml"], 66),
         (vec!["import", "litellm", &minimal], 1),
+        (vec!["drill", "sim", "--scenario", "1", "--rate", "0.5", "--at-least", "0.5"], 0),
+        (vec!["drill", "sim", "--scenario", "1", "--rate", "0.5", "--json"], 0),
+        (vec!["drill", "sim", "--scenario", "99"], 2),
+        (vec!["drill", "sim", "--rate", "0"], 2),
     ] {
         let output = outlast(&args, &[KEY]);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -113,4 +117,13 @@ fn the_environments_config_can_be_saved_and_passes_check() {
     std::fs::write(&file, text).unwrap();
     let env = [KEY, ("GROQ_API_KEY", "gsk-0123456789abcdef")];
     assert_eq!(outlast(&["check", "--config", file.to_str().unwrap()], &env).status.code(), Some(0));
+}
+
+#[test]
+fn a_simulation_is_a_table_and_a_score_below_the_bar_is_a_failure_that_names_it() {
+    let output = outlast(&["drill", "sim", "--scenario", "1", "--rate", "0.5", "--at-least", "1.1"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(table.contains("A answers 503") && table.contains("suite "), "{table}");
+    assert!(said.contains("below the bar: 1 at 0.5 rps"), "{said}");
 }
