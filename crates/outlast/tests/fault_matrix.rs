@@ -40,26 +40,90 @@ const PIECES: usize = 16;
 struct Meeting {
     client: Dialect,
     upstream: Dialect,
-    stream: bool,
+    mode: Mode,
+    shape: Shape,
     /// Nobody else can answer.
     alone: bool,
-    /// The contract buffers streams.
-    buffered: bool,
+}
+
+/// Whether the client wants a stream, and what its contract says of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Whole,
+    /// Shown from the first output on.
+    Stream,
+    /// The first outputs are held back, longer than a good answer of these tests takes.
+    Held,
+    Buffered,
+}
+
+/// What kind of answer is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Text,
+    Tools,
+    Structured,
 }
 
 impl Meeting {
-    fn all() -> Vec<Meeting> {
+    fn all(fault: &Fault) -> Vec<Meeting> {
         let mut all = Vec::new();
         for client in Dialect::ALL {
             for upstream in Dialect::ALL {
                 for alone in [false, true] {
-                    for (stream, buffered) in [(false, false), (true, false), (true, true)] {
-                        all.push(Meeting { client, upstream, stream, alone, buffered });
+                    for mode in [Mode::Whole, Mode::Stream, Mode::Held, Mode::Buffered] {
+                        let meeting = |shape| Meeting { client, upstream, mode, shape, alone };
+                        all.extend(shapes(fault).iter().copied().map(meeting));
                     }
                 }
             }
         }
         all
+    }
+
+    fn stream(self) -> bool {
+        self.mode != Mode::Whole
+    }
+}
+
+/// The kinds of answer in which the fault bites, and bites differently.
+fn shapes(fault: &Fault) -> &'static [Shape] {
+    match fault.facts().bites {
+        Bites::WithTools => return &[Shape::Tools],
+        Bites::WithSchema => return &[Shape::Structured],
+        Bites::WithForm => return &[Shape::Tools, Shape::Structured],
+        Bites::Always | Bites::PastDeadline | Bites::PastLimit | Bites::StrictReaders | Bites::Streams => {}
+    }
+    match fault {
+        Fault::Cut { at: CutAt::InsideTool, .. } => &[Shape::Tools],
+        Fault::Cut { at: CutAt::Chunk(_), .. }
+        | Fault::Stall { .. }
+        | Fault::Drip { .. }
+        | Fault::MalformedChunk { .. }
+        | Fault::NoTerminal { .. }
+        | Fault::ErrorEvent { .. }
+        | Fault::Empty { .. }
+        | Fault::Refusal
+        | Fault::ContentFilter
+        | Fault::DeepJson { .. } => &[Shape::Text, Shape::Tools, Shape::Structured],
+        Fault::Latency(_)
+        | Fault::FirstToken(_)
+        | Fault::Hang(Position::BeforeHeaders | Position::AfterHeaders)
+        | Fault::RateLimit { .. }
+        | Fault::Status { .. }
+        | Fault::Reset(_)
+        | Fault::ErrorIn200
+        | Fault::InvalidJson
+        | Fault::SchemaDrift
+        | Fault::ContextExceeded
+        | Fault::Truncated
+        | Fault::Auth
+        | Fault::Quota
+        | Fault::AccessDenied(_)
+        | Fault::UnsupportedTools
+        | Fault::BadToolArgs
+        | Fault::HugeLine { .. }
+        | Fault::RefuseConnections => &[Shape::Text],
     }
 }
 
@@ -105,7 +169,7 @@ fn bearable(fault: Fault) -> Fault {
 
 /// Meets one fault in every way, each with targets and a route of its own, and says which promises were broken.
 async fn meet(fault: Fault) -> Vec<String> {
-    let meetings = Meeting::all();
+    let meetings = Meeting::all(&fault);
     let primary = Fake::start(FakeConfig::named("primary")).await.unwrap();
     let fallback = Fake::start(FakeConfig::named("fallback")).await.unwrap();
     primary.set_fault("*", Some(FaultPlan::always(fault.clone()))).unwrap();
@@ -119,7 +183,7 @@ async fn meet(fault: Fault) -> Vec<String> {
 
     let mut calls = JoinSet::new();
     for (at, meeting) in meetings.iter().copied().enumerate() {
-        let request = request(&fault, meeting, at);
+        let request = request(meeting, at);
         calls.spawn(async move {
             let start = Instant::now();
             let reply = ask(address, meeting.client, &request).await;
@@ -197,7 +261,7 @@ impl Case<'_> {
 
     /// What section 5 of the design promises for this fault met in this way.
     fn expected(&self) -> Expected {
-        let Meeting { stream, alone, buffered, .. } = self.meeting;
+        let (alone, stream) = (self.meeting.alone, self.meeting.stream());
         let facts = self.fault.facts();
         match facts.bites {
             Bites::PastLimit => return if alone { self.lenient() } else { Expected::Anyone },
@@ -212,7 +276,7 @@ impl Case<'_> {
             | Bites::Streams => {}
         }
         let is_a_reason = matches!(self.fault, Fault::ContentFilter | Fault::Refusal);
-        let shows_output_first = stream && !buffered && breaks_after_output(self.fault);
+        let shows_output_first = breaks_after_output(self.fault, self.meeting);
         match (is_a_reason, shows_output_first, alone) {
             (true, _, _) => Expected::Reason,
             (false, true, _) => Expected::Interrupted,
@@ -239,7 +303,7 @@ impl Case<'_> {
         if reply.status != 200 || !reply.complete {
             return Expected::Anyone;
         }
-        if self.meeting.stream && ends_in_error_event(self.meeting.client, reply) {
+        if self.meeting.stream() && ends_in_error_event(self.meeting.client, reply) {
             return Expected::Interrupted;
         }
         match self.answers_whole() {
@@ -255,15 +319,17 @@ impl Case<'_> {
 
     /// The reply says that it is complete, and it is.
     fn answers_whole(&self) -> bool {
-        let said = said(self.meeting.client, self.meeting.stream, &self.reply);
-        let whole = match shape(self.fault) {
+        let said = said(self.meeting.client, self.meeting.stream(), &self.reply);
+        let whole = match self.meeting.shape {
             Shape::Tools => {
                 said.tools.as_deref().is_some_and(|arguments| serde_json::from_str::<Value>(arguments).is_ok())
             }
-            Shape::Structured => serde_json::from_str::<Value>(&said.text).is_ok(),
-            Shape::Text => said.text.split(' ').count() == PIECES || said.declined,
+            Shape::Structured => {
+                serde_json::from_str::<Value>(&said.text).is_ok_and(|value| value["answer"].is_string())
+            }
+            Shape::Text => said.text.split(' ').count() == PIECES,
         };
-        whole && said.finish.is_some()
+        (whole || said.declined) && said.finish.is_some()
     }
 
     /// What the lineage record gets wrong.
@@ -284,7 +350,7 @@ impl Case<'_> {
         }
         let failure = attempts[0]["failure"]["failure"].as_str().unwrap_or_default();
         let facts = self.fault.facts();
-        let right = if self.meeting.stream { facts.streamed } else { facts.whole };
+        let right = if self.meeting.stream() { facts.streamed } else { facts.whole };
         let first_failed = got != Expected::Primary || !failure.is_empty();
         if first_failed && !right.iter().any(|class| class.to_string() == failure) {
             let right: Vec<String> = right.iter().map(Failure::to_string).collect();
@@ -313,14 +379,18 @@ impl Case<'_> {
     }
 }
 
-/// Whether a stream of this fault has shown output before it breaks. Tool calls are held until they are whole.
-fn breaks_after_output(fault: &Fault) -> bool {
-    match fault {
-        Fault::Cut { at: CutAt::Chunk(after), .. }
-        | Fault::Stall { after }
-        | Fault::MalformedChunk { after }
-        | Fault::ErrorEvent { after } => *after > 0,
-        Fault::NoTerminal { .. } | Fault::Drip { .. } => true,
+/// Whether the client has seen output when this fault breaks the stream. Structured output is never shown before it has
+/// been checked, and a tool call never before it is whole.
+fn breaks_after_output(fault: &Fault, meeting: Meeting) -> bool {
+    /// Pieces of the fake's tool call.
+    const CALL_PIECES: u32 = 4;
+    let (breaks_after, takes_long) = match fault {
+        Fault::Cut { at: CutAt::Chunk(after), .. } | Fault::MalformedChunk { after } | Fault::ErrorEvent { after } => {
+            (*after, false)
+        }
+        Fault::Stall { after } => (*after, true),
+        Fault::Drip { .. } => (1, true),
+        Fault::NoTerminal { .. } => (u32::MAX, false),
         Fault::Latency(_)
         | Fault::FirstToken(_)
         | Fault::Hang(Position::BeforeHeaders | Position::AfterHeaders)
@@ -343,26 +413,23 @@ fn breaks_after_output(fault: &Fault) -> bool {
         | Fault::BadToolArgs
         | Fault::HugeLine { .. }
         | Fault::DeepJson { .. }
-        | Fault::RefuseConnections => false,
-    }
-}
-
-/// What kind of answer is asked for, so that the fault bites.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
-    Text,
-    Tools,
-    Structured,
-}
-
-fn shape(fault: &Fault) -> Shape {
-    match fault.facts().bites {
-        Bites::WithTools => Shape::Tools,
-        Bites::WithSchema | Bites::WithForm => Shape::Structured,
-        Bites::Always | Bites::PastDeadline | Bites::PastLimit | Bites::StrictReaders | Bites::Streams => {
-            if matches!(fault, Fault::Cut { at: CutAt::InsideTool, .. }) { Shape::Tools } else { Shape::Text }
+        | Fault::RefuseConnections => (0, false),
+    };
+    let something_to_show = match meeting.shape {
+        Shape::Text => breaks_after > 0,
+        // Only Anthropic's stream says that a call is whole before it says why the reply ended.
+        Shape::Tools => {
+            let says_so = meeting.upstream == Dialect::Anthropic && !matches!(fault, Fault::NoTerminal { .. });
+            says_so && breaks_after >= CALL_PIECES
         }
-    }
+        Shape::Structured => false,
+    };
+    let shown = match meeting.mode {
+        Mode::Whole | Mode::Buffered => false,
+        Mode::Stream => true,
+        Mode::Held => takes_long,
+    };
+    something_to_show && shown
 }
 
 fn config(meetings: &[Meeting], primary: SocketAddr, fallback: SocketAddr) -> String {
@@ -383,6 +450,8 @@ attempts = 3
 deadline = "{}ms"
 [contracts.buffered]
 stream = "buffer"
+[contracts.held]
+stream = "hold"
 "#,
         DEADLINE.as_millis()
     );
@@ -406,22 +475,26 @@ capabilities = {{ tools = true, images = true, json_schema = true }}
             );
         }
         let fallback = if meeting.alone { String::new() } else { format!(", \"fallback{at}/m{at}\"") };
-        let contract = if meeting.buffered { "contract = \"buffered\"" } else { "" };
+        let contract = match meeting.mode {
+            Mode::Whole | Mode::Stream => "",
+            Mode::Held => "contract = \"held\"",
+            Mode::Buffered => "contract = \"buffered\"",
+        };
         let _ =
             write!(text, "[routes.r{at}]\ntargets = [\"primary{at}/m{at}\"{fallback}]\ntier = \"short\"\n{contract}\n");
     }
     text
 }
 
-fn request(fault: &Fault, meeting: Meeting, at: usize) -> Value {
-    let mut body = json!({"model": format!("r{at}"), "stream": meeting.stream, "max_tokens": 500});
-    let content = match shape(fault) {
+fn request(meeting: Meeting, at: usize) -> Value {
+    let mut body = json!({"model": format!("r{at}"), "stream": meeting.stream(), "max_tokens": 500});
+    let content = match meeting.shape {
         Shape::Tools => "tool:weather",
         Shape::Text | Shape::Structured => "Hello",
     };
     body["messages"] = json!([{"role": "user", "content": content}]);
     let schema = json!({"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": false});
-    match (shape(fault), meeting.client) {
+    match (meeting.shape, meeting.client) {
         (Shape::Text, _) => {}
         (Shape::Tools, Dialect::OpenaiChat) => {
             body["tools"] = json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
@@ -482,11 +555,13 @@ fn is_typed_error(dialect: Dialect, body: &Value) -> bool {
 
 fn ends_in_error_event(dialect: Dialect, reply: &Reply) -> bool {
     let events = reply.events();
-    let (outputs, terminals) = (said(dialect, true, reply).text.len(), ["data: [DONE]", "event: message_stop"]);
+    let said = said(dialect, true, reply);
+    let shown = !said.text.is_empty() || said.tools.is_some();
+    let terminals = ["data: [DONE]", "event: message_stop"];
     let last = events.last().is_some_and(|(name, data)| {
         is_typed_error(dialect, data) && (dialect == Dialect::OpenaiChat || name == "error")
     });
-    last && outputs > 0 && !terminals.iter().any(|terminal| reply.text().contains(terminal))
+    last && shown && !terminals.iter().any(|terminal| reply.text().contains(terminal))
 }
 
 /// What a reply says.
