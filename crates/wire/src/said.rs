@@ -56,6 +56,17 @@ pub(crate) struct Seen {
     pub(crate) opened: usize,
 }
 
+/// What ended.
+#[derive(Clone, Copy)]
+enum Mark {
+    /// A content block.
+    Block,
+    /// The choice, for this reason.
+    Finish(Finish),
+    /// The stream.
+    Done,
+}
+
 impl Said {
     pub(crate) fn new(choices: u32, collect: bool) -> Self {
         Said {
@@ -117,13 +128,13 @@ impl Said {
             Delta::ToolCall { index, id, name, arguments } => {
                 self.tool_call(choice, *index, (id.as_deref(), name.as_deref(), arguments), seen, &mut whole)?;
             }
-            Delta::BlockEnd => self.close(choice, None, &mut whole)?,
+            Delta::BlockEnd => self.close(choice, Mark::Block, &mut whole)?,
             Delta::Finish { finish, .. } => {
                 seen.finish = true;
                 let finish =
                     if *finish == Finish::Stop && !answer.refusal.is_empty() { Finish::Refusal } else { *finish };
                 answer.finish = Some(finish);
-                self.close(choice, Some(finish), &mut whole)?;
+                self.close(choice, Mark::Finish(finish), &mut whole)?;
             }
             Delta::Usage(usage) => {
                 seen.usage = true;
@@ -134,7 +145,7 @@ impl Said {
                 seen.done = true;
                 // Without a finish reason (Snowflake sends none) the calls are known to be whole only now.
                 for choice in 0..self.answers.len() {
-                    self.close(choice as u32, None, &mut whole)?;
+                    self.close(choice as u32, Mark::Done, &mut whole)?;
                 }
                 return Ok(());
             }
@@ -254,21 +265,24 @@ impl Said {
         Ok(())
     }
 
-    /// The block or the choice ended: its open calls must be whole.
-    fn close(&mut self, choice: u32, finish: Option<Finish>, whole: &mut impl FnMut(&ToolSlot)) -> Result<(), Broken> {
+    /// The block, the choice or the stream ended: its open calls must be whole.
+    fn close(&mut self, choice: u32, mark: Mark, whole: &mut impl FnMut(&ToolSlot)) -> Result<(), Broken> {
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
             if !slot.open || slot.choice != choice {
                 continue;
             }
-            if slot.arguments.trim().is_empty() {
-                "{}".clone_into(&mut slot.arguments);
-            } else if !is_json(&slot.arguments) {
-                return Err(match finish {
-                    Some(Finish::Length) => Broken::Truncated,
-                    Some(Finish::ContentFilter) => Broken::Filtered,
-                    Some(Finish::Stop | Finish::ToolCalls | Finish::Refusal | Finish::Other) | None => Broken::Tool,
-                });
+            let is_empty = slot.arguments.trim().is_empty();
+            let is_whole = !is_empty && is_json(&slot.arguments);
+            match mark {
+                // A call without arguments, or one that its limit cut: only the finish reason will tell. Later calls
+                // wait with it, to keep their order.
+                Mark::Block if !is_whole => return Ok(()),
+                Mark::Finish(Finish::Length) if !is_whole => return Err(Broken::Truncated),
+                Mark::Finish(Finish::ContentFilter) if !is_whole => return Err(Broken::Filtered),
+                Mark::Block | Mark::Finish(_) | Mark::Done if is_empty => "{}".clone_into(&mut slot.arguments),
+                Mark::Block | Mark::Finish(_) | Mark::Done if !is_whole => return Err(Broken::Tool),
+                Mark::Block | Mark::Finish(_) | Mark::Done => {}
             }
             if slot.name.is_empty() {
                 return Err(Broken::Tool);

@@ -427,6 +427,12 @@ fn broken_tool_arguments_never_leave() {
     }
     let cut = ANTHROPIC_TOOLS.replace(r#"\"Bern\"}"#, r#"\"Be"#);
     assert_eq!(stream(A, &asks(A, ""), &cut).1, Err(Failure::ToolMismatch));
+    let length = cut.replace(r#""stop_reason":"tool_use""#, r#""stop_reason":"max_tokens""#);
+    for client in [asks(O, ""), asks(A, "")] {
+        let (shown, result, _) = stream(A, &client, &length);
+        assert_eq!(result, Err(Failure::Truncated), "its blocks end as if they were whole");
+        assert!(!shown.contains("Be"));
+    }
     let whole = r#"{"id":"c1","model":"gpt","choices":[{"index":0,"message":{"content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\""}}]},"finish_reason":"tool_calls"}]}"#;
     assert_eq!(reply::read(O, &asks(O, ""), whole.into()).unwrap_err().failure, Failure::ToolMismatch);
 }

@@ -148,6 +148,10 @@ fn tools(demand: &Demand<'_>, answer: &Answer, found: &mut Found) {
         }
         return;
     }
+    if answer.finish == Some(Finish::Length) {
+        // Whole JSON or not: the limit may have cut the last call's arguments, and they are for acting on.
+        return found.add(Failure::Truncated, "the output limit was reached in a tool call");
+    }
     let offered = Offered::read(demand.tools);
     for (at, (name, arguments)) in answer.tool_calls.iter().enumerate() {
         if !offered.includes(name) {

@@ -121,6 +121,16 @@ fn a_tool_call_names_an_offered_tool_and_has_an_object_for_arguments() {
 }
 
 #[test]
+fn a_tool_call_at_the_output_limit_is_never_acted_on() {
+    let tools = r#"[{"type":"function","function":{"name":"lookup"}}]"#;
+    let demand = Demand { tools: [Some(tools), None], ..plain(&TEXT) };
+    for arguments in ["{}", r#"{"id":"A-1"}"#] {
+        let cut = Answer { finish: Some(Finish::Length), ..calling("lookup", arguments) };
+        assert_eq!(failures(&demand, cut), [Failure::Truncated], "{arguments}");
+    }
+}
+
+#[test]
 fn a_tool_call_that_was_required_must_come() {
     for (choice, must) in [
         ("\"required\"", true),
