@@ -72,7 +72,7 @@ impl From<&config::Telemetry> for TelemetryOptions {
 /// What a log line says beside the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogFields {
-    /// The HTTP status the client got; zero if it left before one was sent.
+    /// The HTTP status the client got; 499 if it left first.
     pub status: u16,
     /// The target that ranks first on the route, where the route has a fixed order.
     pub primary: Option<TargetId>,
@@ -222,7 +222,7 @@ impl Telemetry {
     /// The lineage of a call from the ring, else from the file. Runs the file's part on tokio's blocking threads.
     ///
     /// # Errors
-    /// The reason the file could not be read.
+    /// The reason the file could not be read, which is in the log as well.
     pub async fn lookup(&self, request_id: &str) -> Result<Option<CallRecord>, String> {
         if let Some(recorded) = self.find(request_id) {
             return Ok(Some(recorded.call.clone()));
@@ -234,7 +234,7 @@ impl Telemetry {
     /// The latest calls kept in the file, newest first; empty without a file.
     ///
     /// # Errors
-    /// The reason the file could not be read.
+    /// The reason the file could not be read, which is in the log as well.
     pub async fn stored(&self, filter: CallFilter, limit: u32) -> Result<Vec<CallRecord>, String> {
         self.read(move |file| file.recent(&filter, limit)).await.map(Option::unwrap_or_default)
     }
@@ -245,10 +245,16 @@ impl Telemetry {
     ) -> Result<Option<T>, String> {
         let Some(path) = self.0.file.clone() else { return Ok(None) };
         let answer = tokio::task::spawn_blocking(move || query(&TelemetryReader::open(&path)?)).await;
-        match answer {
+        let answer = match answer {
             Ok(answer) => answer.map(Some).map_err(|error| error.to_string()),
             Err(stopped) => Err(stopped.to_string()),
+        };
+        if let Err(why) = &answer {
+            self.0.shared.metrics.file_errors.add(1);
+            let event = LogEvent::error("telemetry_trouble", "The telemetry file cannot be read.");
+            self.event(event.with("why", why.as_str()));
         }
+        answer
     }
 
     /// Writes everything recorded so far and ends the writer thread, or gives up after `within`. True if all was

@@ -7,8 +7,15 @@ use crate::{
         fixture::{Log, failed, options, plain, rerouted},
     },
 };
-use outlast_model::{RouteId, TargetId};
-use std::collections::{BTreeMap, BTreeSet};
+use outlast_engine::{Fleet, TargetState, TargetView};
+use outlast_model::{
+    Mono, RouteId, TargetId,
+    policy::{Capabilities, Dialect, HealthPolicy, TargetSpec, Timeouts},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 #[test]
 fn the_exposition_is_valid_and_says_what_happened() {
@@ -54,6 +61,53 @@ fn the_exposition_is_valid_and_says_what_happened() {
     for process in ["process_resident_memory_bytes{}", "process_cpu_seconds_total{}", "process_open_fds{}"] {
         assert_eq!(samples.contains_key(process), cfg!(target_os = "linux"), "{process}");
     }
+}
+
+#[test]
+fn a_targets_breaker_shows_as_one_of_its_states_with_its_share() {
+    let telemetry = Telemetry::start_with(options(), Clock::seeded(1), Box::new(Log::default())).unwrap();
+    let states = [
+        (TargetState::Closed, "closed", 1.0),
+        (TargetState::Open, "open", 0.0),
+        (TargetState::HalfOpen, "half_open", 0.0),
+        (TargetState::Restoring { share: 0.05 }, "restoring", 0.05),
+    ];
+    for (state, name, share) in states {
+        let mut views = views();
+        views[0].state = state;
+        views[0].keys_out = vec![0, 1];
+        views[0].limited_for = Some(Duration::from_millis(1500));
+        let samples = parse(&telemetry.expose(&views));
+        for label in ["closed", "open", "half_open", "restoring", "retired"] {
+            let series = format!("outlast_breaker_state{{state={label},target=openai/small}}");
+            assert_eq!(samples[&series], f64::from(u8::from(label == name)), "{series} while {name}");
+        }
+        assert_eq!(samples["outlast_target_share{target=openai/small}"], share);
+        assert_eq!(samples["outlast_target_keys_out{target=openai/small}"], 2.0);
+        assert_eq!(samples["outlast_target_limited_seconds{target=openai/small}"], 1.5);
+    }
+}
+
+/// One target, as a new fleet sees it.
+fn views() -> Vec<TargetView> {
+    let second = Duration::from_secs(1);
+    let timeouts = Timeouts { connect: second, header: second, first_token: second, idle: second, total: second };
+    let target = TargetSpec {
+        id: "openai/small".into(),
+        provider: "openai".into(),
+        region: None,
+        dialect: Dialect::OpenaiChat,
+        capabilities: Capabilities::default(),
+        context_window: None,
+        max_output: None,
+        price: None,
+        timeouts,
+        keys: 2,
+        probes: false,
+    };
+    let mut fleet = Fleet::new(HealthPolicy::default(), 1);
+    fleet.install(HealthPolicy::default(), &[target], Mono::ZERO);
+    fleet.view(Mono::ZERO)
 }
 
 #[test]
