@@ -45,7 +45,7 @@ async fn traffic(address: SocketAddr, length: Duration, mut each: impl FnMut(Dur
         each(begin.elapsed());
         number += 1;
         requests.spawn(async move {
-            let dialect = if number % 2 == 0 { "openai" } else { "anthropic" };
+            let dialect = if number.is_multiple_of(2) { "openai" } else { "anthropic" };
             let ask = Ask::either(dialect, "main", "hello").with("stream", json!(number % 4 < 2));
             let at = begin.elapsed();
             let reply = ask.send(address).await;

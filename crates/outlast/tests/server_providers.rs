@@ -219,7 +219,7 @@ async fn in_a_storm_of_faults_and_leaving_clients_every_call_settles_once() {
         let (number, leaves) = (asked.fetch_add(1, Ordering::Relaxed), random.u64(0..4) == 0);
         let patience = Duration::from_millis(random.u64(0..60));
         clients.spawn(async move {
-            let dialect = if number % 2 == 0 { "openai" } else { "anthropic" };
+            let dialect = if number.is_multiple_of(2) { "openai" } else { "anthropic" };
             let ask = Ask::either(dialect, "main", "hello").with("stream", json!(number % 3 != 0));
             let ask = if number % 7 == 0 && dialect == "openai" { ask.with_schema() } else { ask };
             if leaves {
