@@ -102,16 +102,16 @@ impl Driver {
     }
 
     /// Drives the call to its end.
-    pub(super) async fn run(mut self, outlet: Outlet<Out>) {
+    pub(super) async fn run(&mut self, outlet: &Outlet<Out>) {
         self.feed(Event::Admit);
         let mut keep_alive = self.inbound.stream().then(|| Box::pin(clock::sleep(KEEP_ALIVE)));
         loop {
             self.perform();
             if let Some(record) = self.record.take() {
-                return self.finish(record, &outlet).await;
+                return self.finish(record, outlet).await;
             }
             if self.released {
-                self.pass_on(&outlet).await;
+                self.pass_on(outlet).await;
             }
             self.arm_timer();
             tokio::select! {
@@ -126,7 +126,7 @@ impl Driver {
                 () = expired(&mut keep_alive), if !self.released => {
                     let next = self.shared.clock.mono() + KEEP_ALIVE;
                     keep_alive = Some(Box::pin(clock::sleep_until(self.shared.clock.instant(next))));
-                    self.send_head(&outlet).await;
+                    self.send_head(outlet).await;
                     outlet.put(Out::Data(Bytes::from_static(b": keep-alive\n\n"))).await;
                 }
             }
@@ -240,7 +240,7 @@ impl Driver {
 
     /// Everything is known now: the client gets its ending and the record is kept. The record goes first, because the
     /// client may leave while its ending is on the way.
-    async fn finish(mut self, record: Box<CallRecord>, outlet: &Outlet<Out>) {
+    async fn finish(&mut self, record: Box<CallRecord>, outlet: &Outlet<Out>) {
         match self.ending.take() {
             Some(Ending::Deliver { degraded }) if self.inbound.stream() => {
                 self.deliver_stream(record, degraded, outlet).await;

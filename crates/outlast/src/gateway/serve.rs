@@ -159,12 +159,13 @@ async fn call(
         deadline: deadline(&head.headers)?,
         seed: shared.clock.seed(),
     };
-    let driver = Driver::new(shared.clone(), live, ask, inbound, facts);
+    // Boxed on its own: the future that runs it would otherwise hold it twice over, and be moved whole.
+    let mut driver = Box::new(Driver::new(shared.clone(), live, ask, inbound, facts));
     let outlet = Outlet::new();
     let driving = Box::pin({
         let outlet = outlet.clone();
         async move {
-            driver.run(outlet).await;
+            driver.run(&outlet).await;
             drop(held);
         }
     });
