@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::time::Instant;
-pub(crate) use tokio::time::{Sleep, interval, sleep, sleep_until, timeout};
+pub(crate) use tokio::time::{MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout};
 
 /// Monotonic time, wall time and entropy. Cheap to clone; `mono` costs one clock read.
 ///
@@ -78,6 +78,11 @@ impl Clock {
         uuid.simple().encode_lower(&mut text[4..]);
         RequestId::new(str::from_utf8(&text).unwrap_or_default())
     }
+}
+
+/// Parks a thread that has no runtime until it is unparked or the time is up.
+pub(crate) fn park(at_most: Duration) {
+    std::thread::park_timeout(at_most);
 }
 
 fn wall_nanos() -> u64 {

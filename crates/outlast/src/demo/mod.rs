@@ -11,11 +11,12 @@ mod tally;
 mod traffic;
 mod world;
 
+use crate::clock::{self, Clock, MissedTickBehavior};
+use outlast_model::Mono;
 use screen::{Screen, View};
 use script::Script;
 use std::{net::SocketAddr, time::Duration};
 use tally::Tally;
-use tokio::time::{Instant, MissedTickBehavior};
 use traffic::Traffic;
 use world::World;
 
@@ -54,13 +55,14 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 /// What could not be started.
 pub async fn play(options: Options) -> Result<Ended, String> {
     let script = if options.fast { Script::fast() } else { Script::full() };
+    let clock = Clock::start();
     let world = World::start(options.listen).await?;
     let screen = Screen::open(options.plain);
     screen.intro(&world, &script);
     let mut play = Play {
-        traffic: Traffic::start(world.address(), script.requests_per_second),
+        traffic: Traffic::start(world.address(), script.requests_per_second, clock.clone()),
         tally: Tally::new(&script),
-        began: Instant::now(),
+        clock,
         world,
         script,
         screen,
@@ -91,34 +93,39 @@ struct Play {
     traffic: Traffic,
     tally: Tally,
     screen: Screen,
-    began: Instant,
+    clock: Clock,
 }
 
 impl Play {
     async fn all_phases(&mut self) -> Result<(), String> {
-        let mut end = Instant::now();
+        let mut end = self.clock.mono();
         for index in 0..self.script.phases.len() {
             let phase = self.script.phases[index];
             self.world.break_primary(phase.fault)?;
             self.traffic.enter(index);
-            self.tally.enter(index, self.began.elapsed());
-            self.screen.banner(index, &self.script, self.began.elapsed());
-            end += phase.lasts;
+            self.tally.enter(index, self.elapsed());
+            self.screen.banner(index, &self.script, self.elapsed());
+            end = end + phase.lasts;
             self.watch(index, end).await;
         }
         Ok(())
     }
 
+    /// Since the start.
+    fn elapsed(&self) -> Duration {
+        self.clock.mono().since(Mono::ZERO)
+    }
+
     /// Watches until the phase is over.
-    async fn watch(&mut self, index: usize, end: Instant) {
-        let mut looks = tokio::time::interval(LOOK);
+    async fn watch(&mut self, index: usize, end: Mono) {
+        let mut looks = clock::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut count = 0u32;
-        while Instant::now() < end {
+        while self.clock.mono() < end {
             looks.tick().await;
             self.look(index);
             if count.is_multiple_of(LOOKS_PER_FRAME) {
-                self.draw(index, end.saturating_duration_since(Instant::now()));
+                self.draw(index, self.clock.mono().until(end));
             }
             count += 1;
         }
@@ -126,7 +133,7 @@ impl Play {
 
     /// Takes the results that came and what the engine thinks now.
     fn look(&mut self, index: usize) {
-        let now = self.began.elapsed();
+        let now = self.elapsed();
         for done in self.traffic.take() {
             self.tally.done(&done, now);
         }
@@ -143,7 +150,7 @@ impl Play {
             script: &self.script,
             phase: index,
             left,
-            elapsed: self.began.elapsed(),
+            elapsed: self.elapsed(),
             targets: &self.world.targets(),
             tally: &self.tally,
         };
@@ -156,7 +163,7 @@ impl Play {
             self.traffic.finish(LAST_REQUESTS).await;
         }
         for done in self.traffic.take() {
-            self.tally.done(&done, self.began.elapsed());
+            self.tally.done(&done, self.elapsed());
         }
         if !interrupted {
             self.tally.unanswered(self.traffic.open());

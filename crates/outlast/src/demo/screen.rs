@@ -5,6 +5,7 @@ use super::{
     tally::{Counts, Tally, is_out},
     world::World,
 };
+use crate::cli::process_env;
 use outlast_engine::{TargetState, TargetView};
 use std::{
     fmt::Write as _,
@@ -33,7 +34,7 @@ pub(super) struct Screen {
 impl Screen {
     /// Live on a terminal, unless plain lines are wanted.
     pub(super) fn open(plain: bool) -> Self {
-        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        let dumb = process_env("TERM").is_some_and(|term| term == "dumb");
         let live = !plain && !dumb && io::stdout().is_terminal();
         let colour = live && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
         if live {

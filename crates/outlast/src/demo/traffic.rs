@@ -1,6 +1,7 @@
 //! The clients: steady mixed traffic in both dialects, streaming and not, and a strict judge of every reply.
 
 use super::world::{ROUTE, WORDS};
+use crate::clock::{self, Clock, MissedTickBehavior};
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Full};
@@ -13,7 +14,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior},
 };
 
 /// What a client got.
@@ -68,11 +68,11 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Starts it; nothing is sent before the first phase is entered.
-    pub(super) fn start(gateway: SocketAddr, per_second: u32) -> Self {
+    pub(super) fn start(gateway: SocketAddr, per_second: u32, clock: Clock) -> Self {
         let (phase, phases) = watch::channel(None);
         let (sender, results) = mpsc::channel(RESULTS_MAX);
         let sent = Arc::default();
-        let task = tokio::spawn(flow(gateway, per_second, phases, sender, Arc::clone(&sent)));
+        let task = tokio::spawn(flow(gateway, per_second, phases, sender, Arc::clone(&sent), clock));
         Traffic { phase, results, sent, taken: 0, task }
     }
 
@@ -96,7 +96,7 @@ impl Traffic {
     /// Sends no more, and waits for the answers of those under way.
     pub(super) async fn finish(&mut self, within: Duration) {
         self.phase.send_replace(None);
-        if tokio::time::timeout(within, &mut self.task).await.is_err() {
+        if clock::timeout(within, &mut self.task).await.is_err() {
             self.task.abort();
         }
     }
@@ -117,6 +117,7 @@ async fn flow(
     mut phases: watch::Receiver<Option<usize>>,
     results: mpsc::Sender<Done>,
     sent: Arc<std::sync::atomic::AtomicU64>,
+    clock: Clock,
 ) {
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let asks: Vec<Arc<Ask>> = asks().into_iter().map(Arc::new).collect();
@@ -126,18 +127,19 @@ async fn flow(
     }
     // Half a beat after the phases, which change at whole seconds: a request meets the phase it belongs to.
     let beat = Duration::from_secs(1) / per_second;
-    let mut pace = tokio::time::interval_at(Instant::now() + beat / 2, beat);
+    clock::sleep(beat / 2).await;
+    let mut pace = clock::interval(beat);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for ask in asks.iter().cycle() {
         pace.tick().await;
         let Some(phase) = *phases.borrow() else { break };
-        let (http, ask, results) = (http.clone(), Arc::clone(ask), results.clone());
+        let (http, ask, results, clock) = (http.clone(), Arc::clone(ask), results.clone(), clock.clone());
         sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         clients.spawn(async move {
-            let began = Instant::now();
-            let exchange = tokio::time::timeout(CLIENT_TIMEOUT, exchange(&http, gateway, &ask, phase));
+            let began = clock.mono();
+            let exchange = clock::timeout(CLIENT_TIMEOUT, exchange(&http, gateway, &ask, phase));
             let verdict = exchange.await.unwrap_or_else(|_| Verdict::Lost("no answer within 25 s".into()));
-            let _ = results.try_send(Done { phase, took: began.elapsed(), verdict });
+            let _ = results.try_send(Done { phase, took: clock.mono().since(began), verdict });
         });
         while clients.try_join_next().is_some() {}
     }

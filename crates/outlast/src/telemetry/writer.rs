@@ -5,13 +5,13 @@ use super::{
     LogEvent, LogFormat, Recorded, TelemetryOptions, log,
     sink::{Item, Shared},
 };
+use crate::clock;
 use outlast_model::{Mono, Wall};
 use outlast_store::telemetry::{Counters, OpenError, Opened, TelemetryFile, WriteError};
 use std::{
     collections::VecDeque,
     io::Write,
     sync::{Arc, atomic::Ordering},
-    thread,
     time::Duration,
 };
 
@@ -62,12 +62,12 @@ pub(super) fn run(mut writer: Writer) {
             return;
         }
         if busy {
-            thread::park_timeout(TICK);
+            clock::park(TICK);
             continue;
         }
         writer.shared.asleep.store(true, Ordering::Release);
         if writer.shared.is_idle() && !writer.shared.closing.load(Ordering::Acquire) {
-            thread::park_timeout(RETAIN_EVERY);
+            clock::park(RETAIN_EVERY);
         }
         writer.shared.asleep.store(false, Ordering::Release);
     }
