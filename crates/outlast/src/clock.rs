@@ -3,6 +3,7 @@
 
 use outlast_model::{Mono, RequestId, Wall};
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,12 +25,11 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins now, its entropy seeded by the operating system.
     pub fn start() -> Self {
-        let mut seed = [0; 8];
-        if aws_lc_rs::rand::fill(&mut seed).is_err() {
-            // Ids need only be distinct, so the time of start will do where the system has no entropy to give.
-            seed = wall_nanos().to_le_bytes();
-        }
-        Self::seeded(u64::from_le_bytes(seed))
+        // The standard library asks the system for its hash keys. A cryptographic generator would first gather noise of
+        // its own for some 40 ms; these numbers are no secrets. The time sets processes apart where the system has none.
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(wall_nanos());
+        Self::seeded(hasher.finish())
     }
 
     /// A clock that begins now and draws the same numbers in the same order for the same seed.
