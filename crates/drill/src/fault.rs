@@ -316,8 +316,8 @@ impl Fault {
                 "cut:after=N,how=eof; cut:inside-tool,how=eof",
                 B::Always,
                 &[F::StreamInterrupted, F::ToolMismatch],
-                &[F::MalformedReply],
-                "N chunks (or half a tool call's arguments), then the HTTP body ends properly, without any terminal event.",
+                &[F::MalformedReply, F::Empty],
+                "N chunks (or half a tool call's arguments), then the HTTP body ends properly, without any terminal event; a whole reply is half its JSON.",
             ),
             Fault::Cut { how: CutHow::Reset | CutHow::Close, .. } => both(
                 "cut:after=N,how=reset|close; cut:inside-tool,how=reset|close",
@@ -328,7 +328,7 @@ impl Fault {
             Fault::Stall { .. } => row(
                 "stall:after=N",
                 B::Always,
-                &[F::Timeout(Deadline::Idle), F::Timeout(Deadline::Total)],
+                &[F::Timeout(Deadline::Idle), F::Timeout(Deadline::FirstToken), F::Timeout(Deadline::Total)],
                 &[F::Timeout(Deadline::Idle), F::Timeout(Deadline::FirstToken), F::Timeout(Deadline::Total)],
                 "N chunks, then nothing; the connection stays open.",
             ),

@@ -96,7 +96,7 @@ impl Rules {
     }
 
     /// The fault of one call: the first wish or rule that bites.
-    pub(super) fn choose(&self, wish: Option<&Wish>, model: &str, now: Duration) -> Option<Fault> {
+    pub(super) fn choose(&self, wish: Option<&Wish>, model: &Directives, now: Duration) -> Option<Fault> {
         match wish {
             Some(Wish::Health) => None,
             Some(Wish::Plan(plan)) if *plan == FaultPlan::always(plan.fault.clone()) => Some(plan.fault.clone()),
@@ -122,10 +122,11 @@ impl State {
         bites.then(|| plan.fault.clone())
     }
 
-    fn bite_rule(&mut self, model: &str, now: Duration) -> Option<Fault> {
+    fn bite_rule(&mut self, model: &Directives, now: Duration) -> Option<Fault> {
         for rule in &mut self.rules {
             let draw = if rule.plan.share < 1.0 { self.random.f64() } else { 0.0 };
-            if matches(&rule.glob, model) && rule.plan.bites(now.saturating_sub(rule.set_at), rule.bitten, draw) {
+            let named = matches(&rule.glob, &model.name) || matches(&rule.glob, &model.whole);
+            if named && rule.plan.bites(now.saturating_sub(rule.set_at), rule.bitten, draw) {
                 rule.bitten += 1;
                 return Some(rule.plan.fault.clone());
             }
@@ -181,7 +182,8 @@ mod tests {
     fn a_wish_for_the_first_calls_only_is_counted() {
         let rules = Rules::new(1);
         let wish = Wish::read("500:first=1").unwrap();
-        let choose = || rules.choose(Some(&wish), "m", Duration::ZERO).is_some();
+        let model = Directives::read("m").unwrap();
+        let choose = || rules.choose(Some(&wish), &model, Duration::ZERO).is_some();
         assert_eq!([choose(), choose(), choose()], [true, false, false]);
     }
 
@@ -191,9 +193,11 @@ mod tests {
         let plan = |text: &str| Some(text.parse::<FaultPlan>().unwrap());
         rules.set("*", plan("500"), Duration::ZERO);
         rules.set("gpt-*", plan("hang:first=1"), Duration::ZERO);
-        let choose = |wish, model| rules.choose(wish, model, Duration::ZERO).map(|fault| fault.to_string());
+        let choose = |wish, model| {
+            rules.choose(wish, &Directives::read(model).unwrap(), Duration::ZERO).map(|fault| fault.to_string())
+        };
         assert_eq!(choose(None, "gpt-5").as_deref(), Some("hang"));
-        assert_eq!(choose(None, "gpt-5").as_deref(), Some("500"));
+        assert_eq!(choose(None, "gpt-5~chunks=3").as_deref(), Some("500"));
         assert_eq!(choose(Some(&Wish::Health), "gpt-5"), None);
         rules.set("*", None, Duration::ZERO);
         assert_eq!(choose(None, "other"), None);

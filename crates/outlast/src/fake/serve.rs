@@ -195,7 +195,7 @@ impl Turn {
             }
         };
         let wish = wish.as_ref().or(asked.model.wish.as_ref());
-        let fault = self.shared.rules.choose(wish, &asked.model.whole, self.shared.uptime());
+        let fault = self.shared.rules.choose(wish, &asked.model, self.shared.uptime());
         if fault == Some(Fault::RefuseConnections) {
             return Err(wrong("refuse-connections is for the whole fake: set it with POST /fake/faults".into()));
         }
