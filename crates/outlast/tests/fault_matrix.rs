@@ -531,8 +531,10 @@ deadline = "{}ms"
 stream = "buffer"
 [contracts.held]
 stream = "hold"
+hold = {{ tokens = 32, after = "{}ms" }}
 "#,
-        patience.call.as_millis()
+        patience.call.as_millis(),
+        (patience.target / 3).as_millis()
     );
     for (at, meeting) in meetings.iter().enumerate() {
         // A provider of its own for each, so that no meeting's key or breaker touches another's.
