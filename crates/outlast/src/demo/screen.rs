@@ -48,7 +48,9 @@ impl Screen {
         put(&format!(
             "Three fake providers and a gateway on http://{}.\n\
              {} requests a second, OpenAI and Anthropic clients: streams, tools, JSON.\n\
-             vendor-a serves first. Watch what its failures do to the clients.\n\n",
+             vendor-a serves first. Watch what its failures do to the clients.\n\
+             To fit into a minute, breakers open for 1 s (default 5 s) and a healed target is\n\
+             restored over 2 s (default 47.5 s).\n\n",
             world.address(),
             script.requests_per_second
         ));
