@@ -15,8 +15,9 @@ usage: cargo xtask <task>
 
   test [--quick] [--only STEP]...   every test; --quick: only the engine and the wire
   clients [python|node]...          only the suites of the official client packages
-  bench [--quick] [--rounds N] [--only PHASE]... [--record]
-                                    the gateway against a bare hyper proxy; --record writes docs/performance.md
+  bench [--quick] [--rounds N] [--only PHASE]... [--null] [--no-build] [--record]
+                                    the gateway against a bare hyper proxy; --null: a second proxy instead of the
+                                    gateway, to see the noise; --record writes docs/performance.md
   vendor-prices [--check]           prices and context windows of the embedded catalogue, from genai-prices
 ";
 

@@ -50,15 +50,18 @@ struct Options {
     record: bool,
     /// A second proxy stands in the gateway's place: shows the noise, every ratio should be 1.
     null: bool,
+    /// Measures the binaries that are there.
+    no_build: bool,
 }
 
 impl Options {
     fn parse(args: &[&str]) -> Result<Self, String> {
-        let mut options = Self { rounds: 9, shrink: 1, only: Vec::new(), record: false, null: false };
+        let mut options = Self { rounds: 9, shrink: 1, only: Vec::new(), record: false, null: false, no_build: false };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match *arg {
                 "--quick" => (options.rounds, options.shrink) = (3, 4),
+                "--no-build" => options.no_build = true,
                 "--null" => options.null = true,
                 "--record" => options.record = true,
                 "--rounds" => {
@@ -94,7 +97,9 @@ impl Options {
 /// reported, not an error: bars are judged by people, on a quiet machine.
 pub(crate) fn run(args: &[&str]) -> Result<(), String> {
     let options = Options::parse(args)?;
-    build()?;
+    if !options.no_build {
+        build()?;
+    }
     let start = Instant::now();
     let bench = Bench::start(options.null)?;
     let mut report = Report::new();
