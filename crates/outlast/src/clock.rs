@@ -10,8 +10,7 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::Instant;
-pub(crate) use tokio::time::{MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout};
+pub(crate) use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout};
 
 /// Monotonic time, wall time and entropy. Cheap to clone; `mono` costs one clock read.
 ///
@@ -83,6 +82,11 @@ impl Clock {
 /// Parks a thread that has no runtime until it is unparked or the time is up.
 pub(crate) fn park(at_most: Duration) {
     std::thread::park_timeout(at_most);
+}
+
+/// Now, for measuring how long something of the host's own has lasted. Decisions take [`Clock::mono`].
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 fn wall_nanos() -> u64 {

@@ -66,7 +66,7 @@ pub fn read(upstream: Dialect, client: &Inbound, body: Bytes) -> Result<Reply, F
         Ok(())
     };
     let read = match upstream {
-        Dialect::OpenaiChat => openai_chat::decode_reply(&body, sink),
+        Dialect::OpenaiChat => openai_chat::decode_reply(&body, crosses, sink),
         Dialect::Anthropic => anthropic::decode_reply(&body, sink),
     };
     read.map_err(|broken| report(broken, &body))?;

@@ -5,14 +5,13 @@ use super::{
     Shared,
     body::Pieces,
     live::Target,
-    upstream::{self, media_type},
+    pool::{Reply, SendError},
+    upstream::{self, Sending, media_type},
 };
 use crate::clock;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
-use hyper::{Response, body::Incoming};
-use hyper_util::client::legacy::ResponseFuture;
 use outlast_engine::Spent;
 use outlast_model::{
     Failure, FailureReport, Findings,
@@ -64,25 +63,25 @@ pub(super) struct Exchange {
 }
 
 enum Phase {
-    Sending(ResponseFuture),
+    Sending(Sending),
     Refused {
         head: http::response::Parts,
-        body: Incoming,
+        body: Reply,
         read: BytesMut,
     },
     Whole {
-        body: Incoming,
+        body: Reply,
         read: Gather,
     },
     Stream {
-        body: Incoming,
+        body: Reply,
         reader: Box<StreamReader>,
     },
     /// Nothing more happens. The reader of a stream stays: it knows the usage. The body of one that ended well stays for
     /// [`Exchange::finish_body`].
     Done {
         reader: Option<Box<StreamReader>>,
-        body: Option<Incoming>,
+        body: Option<Reply>,
     },
 }
 
@@ -181,7 +180,7 @@ impl Exchange {
         }
     }
 
-    fn head(&mut self, sent: Result<Response<Incoming>, hyper_util::client::legacy::Error>) -> Option<Seen> {
+    fn head(&mut self, sent: Result<Response<Reply>, SendError>) -> Option<Seen> {
         let (head, body) = match sent {
             Ok(response) => response.into_parts(),
             Err(error) => return Some(self.fail(upstream::report(&error))),
@@ -410,7 +409,7 @@ fn join(pieces: &mut Vec<Bytes>) -> Bytes {
 }
 
 /// The next data of a body; trailers are skipped.
-async fn frame(body: &mut Incoming) -> Option<Result<Bytes, FailureReport>> {
+async fn frame(body: &mut Reply) -> Option<Result<Bytes, FailureReport>> {
     poll_fn(|cx| {
         loop {
             return match ready!(Pin::new(&mut *body).poll_frame(cx)) {

@@ -1,8 +1,8 @@
 //! The gateway: listen, drive, answer.
 //!
 //! Read in the order of a request's journey: [`listen`] (connections), [`serve`] (endpoints, keys),
-//! [`intake`] (the body), [`drive`] (THE loop), [`exchange`] (one attempt), [`upstream`] (the wire to a
-//! provider), [`reply_head`] (what the client is told). [`fleet_task`] drives what the calls share.
+//! [`intake`] (the body), [`drive`] (THE loop), [`exchange`] (one attempt), [`upstream`] and [`pool`]
+//! (the wire to a provider), [`reply_head`] (what the client is told). [`fleet_task`] drives what the calls share.
 
 mod admin;
 mod body;
@@ -12,6 +12,7 @@ mod fleet_task;
 mod intake;
 mod listen;
 mod live;
+mod pool;
 mod reply_head;
 mod serve;
 mod upstream;

@@ -36,9 +36,11 @@ struct Choice<'a> {
     finish_reason: Strict<'a>,
 }
 
-/// Reads a whole reply as the deltas it could have been streamed in.
+/// Reads a whole reply as the deltas it could have been streamed in; `start`: with the one that only a reply in another
+/// dialect needs.
 pub(crate) fn decode_reply<'a>(
     body: &'a [u8],
+    start: bool,
     mut sink: impl FnMut(u32, Delta<'a>) -> Result<(), Broken>,
 ) -> Result<(), Broken> {
     let whole: Whole<'a> = serde_json::from_slice(body).map_err(|_| Broken::Malformed)?;
@@ -46,7 +48,7 @@ pub(crate) fn decode_reply<'a>(
     let Some(choices) = whole.choices.filter(|_| !failed) else {
         return Err(if failed { Broken::ErrorInside } else { Broken::Malformed });
     };
-    if let Ok(head) = serde_json::from_slice::<Head<'a>>(body) {
+    if start && let Ok(head) = serde_json::from_slice::<Head<'a>>(body) {
         sink(0, head.delta())?;
     }
     for (at, choice) in choices.into_iter().enumerate() {
