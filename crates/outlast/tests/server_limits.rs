@@ -99,6 +99,7 @@ async fn slow_heads_are_dropped_in_time_however_steadily_they_drip() {
         let mut conn = Conn::open(rig.address()).await;
         conn.write(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
         while conn.write(b"x: y\r\n").await.is_ok() {
+            // The pace of a slow client.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

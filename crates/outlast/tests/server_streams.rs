@@ -234,6 +234,7 @@ async fn a_client_that_does_not_read_holds_the_provider_back_and_not_the_memory(
     // The provider's writes stop when every buffer between it and the client is full.
     let mut before = 0;
     let stalled = common::until_some("the provider to be held back", async || {
+        // Between two looks: being held back shows only over time.
         tokio::time::sleep(Duration::from_millis(150)).await;
         let sent = upstream.bytes_sent();
         let still = sent > 0 && sent == before;
