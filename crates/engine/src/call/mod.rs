@@ -165,7 +165,7 @@ pub enum Action {
     },
     /// Give the client an error.
     Reject {
-        /// What it is told. [`Failure::Exhausted`](outlast_model::Failure::Exhausted) when every path was spent.
+        /// What it is told. `Failure::Exhausted` when every path was spent.
         failure: FailureReport,
         /// The first real failure behind it, when `failure` is not that itself.
         cause: Option<FailureReport>,
