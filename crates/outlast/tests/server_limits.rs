@@ -427,3 +427,56 @@ async fn many_large_bodies_at_once_are_held_up_to_the_limit_and_then_refused_wit
     })
     .await;
 }
+
+/// A byte of it is changed, dropped or doubled, or it ends early.
+fn mutilated(text: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = text.to_vec();
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(0..bytes.len());
+        match random.u8(0..5) {
+            0 => bytes[at] = random.u8(..),
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, bytes[at]),
+            3 => bytes[at] = *random.choice(b"{}[]\",:\\0n-eE.\x00\xff").unwrap(),
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn mutilated_requests_get_an_answer_each_and_break_nothing() {
+    let (_a, rig) = with_server("").await;
+    let tool = json!({"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}});
+    let schema =
+        json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "required": ["a"]}}});
+    let openai = json!({
+        "model": "main", "stream": true, "stream_options": {"include_usage": true}, "max_tokens": 64, "temperature": 0.5,
+        "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": [
+            {"type": "text", "text": "caf\u{e9}"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}],
+        "tools": [{"type": "function", "function": tool}], "response_format": schema,
+    });
+    let anthropic = json!({
+        "model": "main", "max_tokens": 64, "system": [{"type": "text", "text": "be brief"}], "stream": false,
+        "messages": [{"role": "user", "content": "use the tool"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "look", "input": {"at": "x"}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "seen"}]}],
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}], "tool_choice": {"type": "auto"},
+    });
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut conn = Conn::open(rig.address()).await;
+    let mut answered = 0;
+    for (path, body) in [("/v1/chat/completions", &openai), ("/v1/messages", &anthropic)] {
+        let body = body.to_string().into_bytes();
+        for _ in 0..400 {
+            let ask = Ask::post(path, mutilated(&body, &mut random));
+            let reply = ask.send_over(&mut conn).await.unwrap_or_else(|| panic!("no answer to {ask:?}"));
+            assert!(matches!(reply.status(), 200 | 400 | 404), "{} to {ask:?}: {}", reply.status(), reply.text());
+            assert!(reply.status() == 200 || reply.json()["error"]["message"].is_string());
+            answered += usize::from(reply.status() == 200);
+        }
+    }
+    assert!(answered > 50, "{answered} of 800 were still requests");
+    assert_alive(&rig).await;
+}

@@ -192,6 +192,79 @@ async fn a_stream_whose_client_waits_long_is_kept_alive_and_ends_well_or_in_an_e
     assert!(matches!(outcome, Outcome::Failed(_)), "nothing of an answer was shown: {outcome:?}");
 }
 
+/// A byte of it is changed, dropped or doubled, or it ends early.
+fn mutilated(text: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = text.to_vec();
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(0..bytes.len());
+        match random.u8(0..5) {
+            0 => bytes[at] = random.u8(..),
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, bytes[at]),
+            3 => bytes[at] = *random.choice(b"{}[]\",:\\0n-eE.\r\n\xff").unwrap(),
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn mutilated_replies_end_in_an_answer_or_an_error_and_break_nothing() {
+    let tool_call = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}});
+    let delta = |delta: serde_json::Value, finish: serde_json::Value| {
+        json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+    };
+    let stream: String = [
+        delta(json!({"role": "assistant", "content": "caf\u{e9}"}), json!(null)),
+        delta(json!({"content": " and more"}), json!(null)),
+        delta(json!({"tool_calls": [tool_call]}), json!(null)),
+        delta(json!({}), json!("tool_calls")),
+        json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}}),
+    ]
+    .iter()
+    .map(|event| format!("data: {event}\n\n"))
+    .collect::<String>()
+        + "data: [DONE]\n\n";
+    let whole = completion("caf\u{e9} and more").to_string();
+    let random = std::sync::Mutex::new(fastrand::Rng::with_seed(13));
+    let upstream = Upstream::start(move |request| {
+        let streamed = request.json()["stream"] == true;
+        let (kind, body) = if streamed { ("text/event-stream", &stream) } else { ("application/json", &whole) };
+        let body = mutilated(body.as_bytes(), &mut random.lock().unwrap());
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+        vec![Step::Send([head.into_bytes(), body].concat())]
+    })
+    .await;
+    let config = alone(&upstream.url()) + "[telemetry]\nlog = \"off\"\nring = 8192\n[health]\nopen_at = 1000\n";
+    let rig = Rig::start(&config.replace("targets =", "tier = \"none\"\ntargets =")).await;
+    let mut conn = common::Conn::open(rig.address()).await;
+    let mut complete = 0;
+    for turn in 0..600 {
+        let dialect = if turn % 2 == 0 { "openai" } else { "anthropic" };
+        let tools = match dialect {
+            "openai" => json!([{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]),
+            _ => json!([{"name": "look", "input_schema": {"type": "object"}}]),
+        };
+        let ask = Ask::either(dialect, "main", "hello").with("stream", json!(turn % 4 < 2)).with("tools", tools);
+        let reply = ask.send_over(&mut conn).await.expect("an answer");
+        assert_eq!(reply.end, BodyEnd::Whole);
+        if reply.is_stream() {
+            let (ended, failed) = (reply.says_it_is_complete(), reply.error_event().is_some());
+            assert!(ended != failed, "complete: {ended}, failed: {failed}: {}", reply.text());
+            complete += usize::from(ended);
+        } else if reply.status() == 200 {
+            complete += 1;
+        } else {
+            assert!(reply.json()["error"]["message"].is_string(), "{}", reply.text());
+        }
+    }
+    assert!((50..550).contains(&complete), "{complete} of 600 were still whole");
+    assert_eq!(rig.gateway.targets()[0].in_flight, 0);
+    assert_eq!(upstream.seen().len(), 600, "no call was tried twice");
+}
+
 /// Every call that is admitted settles once, whatever the providers and the clients do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_storm_of_faults_and_leaving_clients_every_call_settles_once() {

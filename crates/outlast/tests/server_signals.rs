@@ -234,6 +234,20 @@ async fn a_port_that_is_taken_is_told_with_a_remedy_and_exit_code_69() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("server.listen"));
 }
 
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_call_and_no_stop() {
+    let a = fake("alpha").await;
+    let mut server = Server::start_unread(&config(&a, &["main"])).await;
+    // A line is more than half a kilobyte, and a pipe holds 64.
+    let load = Load::start(server.address, 4);
+    load.more(600).await;
+    for reply in load.end().await {
+        reply.expect("no connection is cut").assert_answered();
+    }
+    server.signal("TERM");
+    assert_eq!(server.exit().await.code(), Some(1), "what was not written is not called a success");
+}
+
 /// What an idle connection may cost the server, beside the process itself.
 const RESIDENT_PER_CONNECTION: u64 = 24 << 10;
 const RESIDENT_IDLE: u64 = 45 << 20;

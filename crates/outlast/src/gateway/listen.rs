@@ -232,9 +232,9 @@ async fn connection(
     // Small writes follow each other on a stream; waiting for acknowledgements costs 40 ms each.
     let _ = stream.set_nodelay(true);
     match &door.tls {
-        None => serve_http(Patient::new(stream), shared, &door, phase).await,
+        None => serve_http(Patient::new(stream, WRITE_STALL_MAX), shared, &door, phase).await,
         Some(acceptor) => {
-            let handshake = clock::timeout(door.header_timeout, acceptor.accept(Patient::new(stream)));
+            let handshake = clock::timeout(door.header_timeout, acceptor.accept(Patient::new(stream, WRITE_STALL_MAX)));
             if let Ok(Ok(stream)) = handshake.await {
                 serve_http(stream, shared, &door, phase).await;
             }
@@ -287,12 +287,13 @@ pub(crate) async fn drain(workers: Workers, phase: &watch::Sender<Phase>, timeou
 /// A stream whose peer may be slow but not stuck.
 struct Patient<S> {
     inner: S,
+    patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    fn new(inner: S) -> Self {
-        Patient { inner, stalled: None }
+    fn new(inner: S, patience: Duration) -> Self {
+        Patient { inner, patience, stalled: None }
     }
 
     fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -300,7 +301,8 @@ impl<S> Patient<S> {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_MAX)));
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -338,5 +340,33 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_given_up_and_one_that_is_slow_is_not() {
+        let patience = Duration::from_millis(200);
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut slow = Patient::new(near, patience);
+        let reading = async {
+            let mut taken = 0;
+            let mut some = [0; 8];
+            // Each pause is shorter than the patience, all of them together are longer.
+            while taken < 80 {
+                sleep(patience / 5).await;
+                taken += far.read(&mut some).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(slow.write_all(&[7; 80]), reading);
+        written.expect("it was slow, not stuck");
+
+        let (near, _far) = tokio::io::duplex(16);
+        let written = Patient::new(near, patience).write_all(&[7; 80]).await;
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,9 +1,9 @@
 //! The real binary, with its log.
 
-use super::{GUARD, rig, until, until_some};
+use super::{rig, until, until_some};
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -16,6 +16,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
     pub(crate) folder: tempfile::TempDir,
+    /// Dropping it lets the reader of the log go.
+    _log_open: std::sync::mpsc::Sender<()>,
 }
 
 impl Drop for Server {
@@ -33,6 +35,15 @@ impl Server {
 
     /// The same, in a folder that an earlier one may have used.
     pub(crate) async fn start_in(folder: tempfile::TempDir, toml: &str) -> Server {
+        Server::launch(folder, toml, usize::MAX).await
+    }
+
+    /// The same, but nobody reads its log after the first line.
+    pub(crate) async fn start_unread(toml: &str) -> Server {
+        Server::launch(tempfile::tempdir().unwrap(), toml, 1).await
+    }
+
+    async fn launch(folder: tempfile::TempDir, toml: &str, lines: usize) -> Server {
         let file = folder.path().join("outlast.toml");
         std::fs::write(&file, complete(toml)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
@@ -42,12 +53,19 @@ impl Server {
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let (keep_open, held_open) = std::sync::mpsc::channel::<()>();
         std::thread::spawn({
             let log = log.clone();
-            move || stderr.lines().map_while(Result::ok).for_each(|line| log.lock().unwrap().push(line))
+            move || {
+                let reading = stderr.by_ref().lines().map_while(Result::ok).take(lines);
+                reading.for_each(|line| log.lock().unwrap().push(line));
+                // Unread is not closed: the pipe stays until the test ends.
+                let _ = held_open.recv();
+            }
         });
-        let mut server = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, folder };
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server { child, address: nowhere, log, folder, _log_open: keep_open };
         let started = until_some("the server to listen", async || {
             let exited = server.child.try_wait().unwrap();
             assert!(exited.is_none(), "it ended with {exited:?}:\n{}", server.log_text());
@@ -98,10 +116,7 @@ impl Server {
     /// Waits for its end.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        let exited = until_some("the server to end", async || child.try_wait().unwrap()).await;
-        // The reader thread ends with the pipe; what was logged last must be there.
-        let _ = GUARD;
-        exited
+        until_some("the server to end", async || child.try_wait().unwrap()).await
     }
 
     /// Its resident memory, in bytes.
