@@ -472,7 +472,8 @@ async fn mutilated_requests_get_an_answer_each_and_break_nothing() {
         for _ in 0..400 {
             let ask = Ask::post(path, mutilated(&body, &mut random));
             let reply = ask.send_over(&mut conn).await.unwrap_or_else(|| panic!("no answer to {ask:?}"));
-            assert!(matches!(reply.status(), 200 | 400 | 404), "{} to {ask:?}: {}", reply.status(), reply.text());
+            // 502: the output limit became so small that the demanded structure cannot be whole.
+            assert!(matches!(reply.status(), 200 | 400 | 404 | 502), "{} to {ask:?}: {}", reply.status(), reply.text());
             assert!(reply.status() == 200 || reply.json()["error"]["message"].is_string());
             answered += usize::from(reply.status() == 200);
         }
