@@ -89,6 +89,14 @@ impl Running {
             .ok_or_else(|| format!("{}: no VmRSS in /proc; did it crash?\n{}", self.name, self.log_tail()))
     }
 
+    /// Says that the process has ended, if it has, with the end of its log.
+    pub(crate) fn end(&self) -> String {
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        // The state follows the name, which is in brackets; a dead child is a zombie until it is waited for.
+        let runs = state.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'));
+        if runs { String::new() } else { format!("{} has ended:\n{}\n", self.name, self.log_tail()) }
+    }
+
     fn log_tail(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();

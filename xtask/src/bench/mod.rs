@@ -229,7 +229,10 @@ impl Bench {
             expected: self.replies.expected(kind),
         };
         let before = system.process.cpu()?;
-        let took = load::run(&load).map_err(|error| format!("{} through {}: {error}", phase.name, system.name))?;
+        let took = load::run(&load).map_err(|error| {
+            let ended = [&self.upstream, &self.proxy, &self.gateway].map(|one| one.process.end());
+            format!("{} through {}: {error}\n{}", phase.name, system.name, ended.concat())
+        })?;
         let cpu = system.process.cpu()?.saturating_sub(before);
         Ok(Burst { requests, cpu, took })
     }
