@@ -1,6 +1,6 @@
 //! What the config reader says of broken files, and what it makes of good ones.
 
-use outlast::config::{AlertEvent, Config, ConfigErrors, Reloader};
+use outlast::config::{AlertEvent, Config, ConfigErrors, KeyHash, Reloader};
 use outlast_model::{
     Price,
     policy::{Ability, Capabilities, StreamContract},
@@ -107,8 +107,9 @@ fn settings_arrive_with_their_defaults_around_them() {
         "#,
     );
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:9000");
-    assert!(config.server.admits(env("TEAM_KEY").as_deref()) && config.server.admits(Some("")));
-    assert!(!config.server.admits(None) && !config.server.admits(Some("other")));
+    let admits = |key: &str| config.server.admits(Some(&KeyHash::of(key)));
+    assert!(admits(&env("TEAM_KEY").unwrap()) && admits(""));
+    assert!(!config.server.admits(None) && !admits("other"));
     assert_eq!(config.server.tls.as_ref().unwrap().cert, Path::new("/etc/outlast/tls/cert.pem"));
     assert_eq!(config.server.tls.as_ref().unwrap().key, Path::new("/abs/key.pem"));
     assert_eq!((config.server.max_body_bytes, config.health.max_in_flight), (10_000_000, 100));

@@ -30,10 +30,12 @@ pub(crate) fn kind_of(body: &[u8]) -> Kind {
 pub(crate) fn request(model: &str, stream: bool, size: usize) -> Bytes {
     const TURN: &str = "The delivery of order 4711 was promised for Monday and it is Thursday now. Please look up where it is, \
                         tell me when it arrives, and if it is lost, tell me what my choices are. I would rather wait than cancel. ";
+    // A long request is a long conversation of long messages: documents, tool output, code.
+    let text = TURN.repeat(if size > 10_000 { 8 } else { 1 });
     let mut turns = String::new();
     let mut role = "user";
-    while turns.len() + 260 < size {
-        turns.push_str(&format!(r#"{{"role":"{role}","content":"{TURN}"}},"#));
+    while turns.len() + text.len() + 60 < size {
+        turns.push_str(&format!(r#"{{"role":"{role}","content":"{text}"}},"#));
         role = if role == "user" { "assistant" } else { "user" };
     }
     let stream = if stream { r#""stream":true,"# } else { "" };

@@ -191,10 +191,10 @@ impl Server {
         open.then(|| format!("{listen} is reachable from other machines and callers need no key"))
     }
 
-    /// Whether this key opens the gateway.
-    pub fn admits(&self, key: Option<&str>) -> bool {
-        let known = |hash: KeyHash| self.keys.iter().fold(false, |found, key| found | key.same(&hash));
-        self.keys.is_empty() || key.is_some_and(|key| known(KeyHash::of(key)))
+    /// Whether the key of this hash opens the gateway.
+    pub fn admits(&self, presented: Option<&KeyHash>) -> bool {
+        let known = |hash: &KeyHash| self.keys.iter().fold(false, |found, key| found | key.same(hash));
+        self.keys.is_empty() || presented.is_some_and(known)
     }
 }
 

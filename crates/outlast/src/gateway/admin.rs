@@ -129,7 +129,7 @@ fn ready(shared: &Shared, live: &Live) -> Answer {
 /// The routes and targets a client may name, in the shape of the dialect it speaks.
 fn models(live: &Live, headers: &HeaderMap) -> Value {
     let names = live.route_names();
-    if text(headers, "anthropic-version").is_none() {
+    if text(headers, &http::HeaderName::from_static("anthropic-version")).is_none() {
         let data: Vec<Value> = names.iter().map(|name| openai_model(name)).collect();
         return json!({ "object": "list", "data": data });
     }
@@ -140,7 +140,9 @@ fn models(live: &Live, headers: &HeaderMap) -> Value {
 fn model(live: &Live, headers: &HeaderMap, name: &str) -> Result<Value, Denial> {
     let name = name.replace("%2F", "/").replace("%2f", "/");
     match live.route(&name) {
-        Some(_) if text(headers, "anthropic-version").is_some() => Ok(anthropic_model(&name)),
+        Some(_) if text(headers, &http::HeaderName::from_static("anthropic-version")).is_some() => {
+            Ok(anthropic_model(&name))
+        }
         Some(_) => Ok(openai_model(&name)),
         None => Err(Denial::new(Refused::NoSuchModel, "No route or target has that name. GET /v1/models lists all.")),
     }

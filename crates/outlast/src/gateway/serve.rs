@@ -26,8 +26,24 @@ use outlast_wire::{
 };
 use std::{convert::Infallible, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
+/// Names of headers that are read, ready to be looked up.
+mod named {
+    use http::HeaderName;
+
+    pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+    pub(super) const TASK: HeaderName = HeaderName::from_static("x-outlast-task");
+    pub(super) const STEP: HeaderName = HeaderName::from_static("x-outlast-step");
+    pub(super) const TRACE: HeaderName = HeaderName::from_static("x-outlast-trace");
+    pub(super) const DEADLINE: HeaderName = HeaderName::from_static("x-outlast-deadline-ms");
+    pub(super) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+    pub(super) const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+    pub(super) const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+    pub(super) const OPENAI_BETA: HeaderName = HeaderName::from_static("openai-beta");
+}
+
 /// Headers that a target of the client's own dialect is given as they came.
-const PASSED: [&str; 3] = ["anthropic-version", "anthropic-beta", "openai-beta"];
+const PASSED: [HeaderName; 3] = [named::ANTHROPIC_VERSION, named::ANTHROPIC_BETA, named::OPENAI_BETA];
 
 /// Why a request gets no further.
 pub(super) struct Denial {
@@ -64,7 +80,7 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
 
 /// The dialect errors are told in: of the path, else of the client's headers.
 fn spoken(path: &str, headers: &HeaderMap) -> Dialect {
-    if path.starts_with("/v1/messages") || headers.contains_key("anthropic-version") {
+    if path.starts_with("/v1/messages") || headers.contains_key(&named::ANTHROPIC_VERSION) {
         Dialect::Anthropic
     } else {
         Dialect::OpenaiChat
@@ -137,19 +153,19 @@ async fn call(
     let started = shared.clock.wall();
     let inbound = Arc::new(inbound.received_at(u64::try_from(started.0 / 1000).unwrap_or_default()));
     let route = live.route(inbound.model()).ok_or_else(|| no_route(&live, inbound.model()))?.clone();
-    let trace = TraceContext::accept(text(&head.headers, "traceparent"), &shared.clock);
-    let tracestate = trace.tracestate(text(&head.headers, "tracestate"));
+    let trace = TraceContext::accept(text(&head.headers, &named::TRACEPARENT), &shared.clock);
+    let tracestate = trace.tracestate(text(&head.headers, &named::TRACESTATE));
     let facts = Facts {
         request_id: request_id.clone(),
         route: route.route().id.clone(),
         trace,
         tracestate: tracestate.and_then(|state| http::HeaderValue::from_str(state).ok()),
-        task_id: text(&head.headers, "x-outlast-task").and_then(client_text),
-        workflow_step: text(&head.headers, "x-outlast-step").and_then(client_text),
+        task_id: text(&head.headers, &named::TASK).and_then(client_text),
+        workflow_step: text(&head.headers, &named::STEP).and_then(client_text),
         tenant_hash: caller.0.map(|key| key.short()),
         started,
         primary: primary(route.route()),
-        trace_full: text(&head.headers, "x-outlast-trace") == Some("full"),
+        trace_full: text(&head.headers, &named::TRACE) == Some("full"),
         passed: passed(&head.headers),
     };
     let ask = Ask {
@@ -199,24 +215,25 @@ async fn head_of(mut driving: super::body::Driving, outlet: Outlet<Out>) -> Resp
 pub(super) fn caller(live: &Live, headers: &HeaderMap) -> Result<Caller, Denial> {
     let server = &live.config.server;
     let key = presented_key(headers);
-    if !server.admits(key) {
+    // Where no key is asked for, whatever the client sent says nothing about who it is.
+    let hash = key.filter(|_| !server.keys.is_empty()).map(KeyHash::of);
+    if !server.admits(hash.as_ref()) {
         let message = match key {
             Some(_) => "This key is not one of this gateway's. Check the API key your client is configured with.",
             None => "No API key was sent. Send one as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
         };
         return Err(Denial::new(Refused::Unauthorized, message));
     }
-    // Where no key is asked for, whatever the client sent says nothing about who it is.
-    Ok(Caller(key.filter(|_| !server.keys.is_empty()).map(KeyHash::of)))
+    Ok(Caller(hash))
 }
 
 /// The key a client sent: Anthropic's SDKs may use either header.
 pub(super) fn presented_key(headers: &HeaderMap) -> Option<&str> {
-    let bearer = text(headers, "authorization").and_then(|value| {
+    let bearer = text(headers, &header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
     });
-    text(headers, "x-api-key").or(bearer)
+    text(headers, &named::API_KEY).or(bearer)
 }
 
 fn no_route(live: &Live, name: &str) -> Denial {
@@ -256,7 +273,7 @@ fn primary(route: &Route) -> Option<TargetId> {
 }
 
 fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
-    let Some(value) = text(headers, "x-outlast-deadline-ms") else { return Ok(None) };
+    let Some(value) = text(headers, &named::DEADLINE) else { return Ok(None) };
     match value.trim().parse::<u64>() {
         Ok(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis))),
         Ok(_) | Err(_) => Err(Denial::new(
@@ -267,11 +284,11 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
 }
 
 fn passed(headers: &HeaderMap) -> Vec<(HeaderName, http::HeaderValue)> {
-    let known = PASSED.iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(*name)?.clone())));
+    let known = PASSED.into_iter().filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)));
     known.collect()
 }
 
 /// A header's value, if it is readable text.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
