@@ -45,6 +45,9 @@ pub struct FakeArgs {
     /// For the lots that faults with a share draw
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Take requests that the vendors would refuse: fields out of range, misplaced roles, empty texts
+    #[arg(long)]
+    pub lenient: bool,
     /// Threads [default: one per core]
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<usize>,
@@ -69,6 +72,7 @@ impl FakeArgs {
             capacity: self.capacity,
             log: self.log,
             seed: self.seed,
+            strict: !self.lenient,
         }
     }
 }

@@ -14,6 +14,7 @@ mod instance;
 mod log;
 mod openai;
 mod problem;
+mod rules;
 mod script;
 mod serve;
 mod server;
@@ -65,6 +66,9 @@ pub struct FakeConfig {
     pub log: usize,
     /// For the lots that plans with a share draw.
     pub seed: u64,
+    /// Whether it refuses what the vendors refuse beyond what it must read itself: fields out of range, unknown
+    /// fields (Anthropic's side), misplaced roles, empty texts...
+    pub strict: bool,
 }
 
 impl Default for FakeConfig {
@@ -81,6 +85,7 @@ impl Default for FakeConfig {
             capacity: None,
             log: 4096,
             seed: 1,
+            strict: true,
         }
     }
 }

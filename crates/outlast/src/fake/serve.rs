@@ -9,6 +9,7 @@ use super::{
     log::{Ending, OpenCall, Seen},
     openai,
     problem::Problem,
+    rules,
     script::{self, Broken, Pace, Play, Raw},
     server::Line,
 };
@@ -67,6 +68,10 @@ async fn call(
     };
     let bytes = body.as_ref().map(Bytes::clone).unwrap_or_default();
     let asked = body.and_then(|body| Asked::read(dialect, &body).map_err(Problem::Mistake));
+    let asked = asked.and_then(|asked| match shared.config.strict {
+        true => rules::check(dialect, &bytes).map(|()| asked).map_err(Problem::Mistake),
+        false => Ok(asked),
+    });
     let open = begin(&shared, dialect, &head, &bytes, asked.as_ref().ok());
     let turn = Turn { shared, line, dialect, name: Name::new(dialect, open.id), open: open.call };
     let asked = match asked {
