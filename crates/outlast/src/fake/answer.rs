@@ -215,7 +215,7 @@ fn tools_to_call<'a>(asked: &'a Asked, needed: bool) -> Vec<&'a str> {
     }
     let text = asked.text.to_lowercase();
     let invited = !asked.after_tool && (text.contains("use the tool") || text.contains("call the tool"));
-    if invited || needed || (asked.choice == ToolChoice::Any && !asked.after_tool) { first() } else { Vec::new() }
+    if invited || needed || asked.choice == ToolChoice::Any { first() } else { Vec::new() }
 }
 
 /// The tool name at the start of a text.

@@ -17,7 +17,8 @@ pub(super) struct Asked {
     pub(super) tools: Vec<Tool>,
     pub(super) choice: ToolChoice,
     pub(super) parallel: bool,
-    /// The schema of the structured output demanded; `true` where any JSON object will do.
+    /// The schema of the structured output demanded; `true` where any JSON object will do, as Anthropic is told in the
+    /// system prompt.
     pub(super) format: Option<Value>,
     /// The last user text, or the tool results that end the conversation.
     pub(super) text: String,
@@ -69,6 +70,7 @@ struct Body<'a> {
     response_format: Option<Value>,
     output_config: Option<Value>,
     output_format: Option<Value>,
+    system: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +110,8 @@ impl Asked {
             tools: parsed.tools.unwrap_or_default().iter().filter_map(|tool| Tool::read(dialect, tool)).collect(),
             choice: ToolChoice::read(dialect, parsed.tool_choice.as_ref()),
             parallel: parsed.parallel_tool_calls.unwrap_or(true) && !anthropic_parallel.unwrap_or(false),
-            format: format(parsed.response_format, parsed.output_config, parsed.output_format),
+            format: format(parsed.response_format, parsed.output_config, parsed.output_format)
+                .or_else(|| parsed.system.filter(|system| text_of(system).contains("JSON")).map(|_| true.into())),
             text: messages.last_text(),
             after_tool: messages.ends_in_tool_results(),
             input_tokens: u32::try_from(body.len() / 4).unwrap_or(u32::MAX).max(1),

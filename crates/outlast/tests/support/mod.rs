@@ -1,6 +1,6 @@
 //! An HTTP client that hides nothing: every byte, and the manner in which the connection ended.
 
-#![allow(unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![allow(unreachable_pub, dead_code, reason = "each test binary has its own copy of this module and uses a part of it")]
 
 use serde_json::Value;
 use std::{collections::BTreeMap, io::ErrorKind};
