@@ -1,5 +1,5 @@
-//! Every recorded request, sent through the gateway to an upstream of the other dialect: what Outlast makes of it is
-//! something that the vendor would take.
+//! What Outlast makes of requests for an upstream of the other dialect is something that the vendor would take: every
+//! recorded request, and conversations that move between vendors as failovers move them.
 
 mod support;
 
@@ -49,6 +49,76 @@ async fn what_crosses_to_the_other_dialect_is_what_its_vendor_takes() {
     assert!(crossed > recorded.len() / 2, "only {crossed} of {} crossed", recorded.len());
 }
 
+/// An agent's conversation with thoughts and parallel tool calls, each turn answered by the other vendor than the one
+/// before: what one vendor said must be history that the other takes.
+#[tokio::test]
+async fn a_conversation_that_moves_between_vendors_with_every_turn_is_taken_by_both() {
+    let upstream = Fake::start(FakeConfig::named("upstream")).await.unwrap();
+    let gateway = gateway(upstream.addr()).await;
+    for dialect in Dialect::ALL {
+        let mut messages: Vec<Value> = vec![json!({"role": "user", "content": "tool:look tool:count"})];
+        for turn in 0..8 {
+            let route = ["from-openai", "from-anthropic"][turn % 2];
+            let body = json!({"messages": messages, "max_tokens": 3000, "tools": tools(dialect)});
+            let body = thoughtful(dialect, body);
+            let reply = ask_on(gateway.address(), dialect, route, body).await;
+            assert_eq!(reply.status, 200, "{dialect:?} turn {turn}: {} after {}", reply.text(), json!(messages));
+            let (said, results) = next_turn(dialect, &reply.json());
+            messages.push(said);
+            match results.is_empty() {
+                true => messages.push(json!({"role": "user", "content": "And again: tool:count tool:look"})),
+                false => messages.extend(results),
+            }
+        }
+        let calls = upstream.log();
+        assert!(
+            calls.iter().any(|call| call.dialect == Dialect::OpenaiChat)
+                && calls.iter().any(|call| call.dialect == Dialect::Anthropic)
+        );
+        upstream.clear_log();
+    }
+}
+
+/// A call that wants thoughts shown, where the dialect has a word for it.
+fn thoughtful(dialect: Dialect, mut body: Value) -> Value {
+    match dialect {
+        Dialect::OpenaiChat => body["reasoning_effort"] = json!("low"),
+        Dialect::Anthropic => body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024}),
+    }
+    body
+}
+
+fn tools(dialect: Dialect) -> Value {
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    let tools = [("look", schema), ("count", json!({"type": "object", "properties": {}}))].into_iter();
+    let tool = |(name, schema)| match dialect {
+        Dialect::OpenaiChat => json!({"type": "function", "function": {"name": name, "parameters": schema}}),
+        Dialect::Anthropic => json!({"name": name, "input_schema": schema}),
+    };
+    tools.map(tool).collect()
+}
+
+/// The assistant's message as a client keeps it, and the messages with the results of its tool calls.
+fn next_turn(dialect: Dialect, reply: &Value) -> (Value, Vec<Value>) {
+    match dialect {
+        Dialect::OpenaiChat => {
+            let said = reply["choices"][0]["message"].clone();
+            let calls = said["tool_calls"].as_array().cloned().unwrap_or_default();
+            let result = |call: &Value| json!({"role": "tool", "tool_call_id": call["id"], "content": "done"});
+            (said, calls.iter().map(result).collect())
+        }
+        Dialect::Anthropic => {
+            let said = json!({"role": "assistant", "content": reply["content"]});
+            let calls = reply["content"].as_array().unwrap().iter().filter(|block| block["type"] == "tool_use");
+            let results: Vec<Value> = calls
+                .map(|call| json!({"type": "tool_result", "tool_use_id": call["id"], "content": "done"}))
+                .collect();
+            let message = json!({"role": "user", "content": results});
+            (said, if results.is_empty() { Vec::new() } else { vec![message] })
+        }
+    }
+}
+
 /// `None` where the recordings are not at hand.
 fn recorded() -> Option<Vec<Recorded>> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
@@ -81,10 +151,10 @@ kind = "{kind}"
 base_url = "http://{upstream}/v1"
 api_key = "sk-upstream"
 probes = false
-[targets."{kind}/m"]
+[targets."{kind}/m-reason"]
 capabilities = {{ tools = true, images = true, json_schema = true }}
 [routes.{route}]
-targets = ["{kind}/m"]
+targets = ["{kind}/m-reason"]
 tier = "none"
 "#
         );
@@ -97,18 +167,26 @@ tier = "none"
 }
 
 async fn ask(address: SocketAddr, request: &Recorded) -> Reply {
-    let (path, route) = match request.dialect {
-        Dialect::OpenaiChat => ("/v1/chat/completions", "from-openai"),
-        Dialect::Anthropic => ("/v1/messages", "from-anthropic"),
+    let route = match request.dialect {
+        Dialect::OpenaiChat => "from-openai",
+        Dialect::Anthropic => "from-anthropic",
     };
     let mut body = request.body.clone();
-    body["model"] = json!(route);
     // A recorded limit that cut the recorded reply would cut this one too.
     for limit in ["max_tokens", "max_completion_tokens"] {
         if let Some(tokens) = body[limit].as_u64() {
             body[limit] = json!(tokens.max(1000));
         }
     }
+    ask_on(address, request.dialect, route, body).await
+}
+
+async fn ask_on(address: SocketAddr, dialect: Dialect, route: &str, mut body: Value) -> Reply {
+    let path = match dialect {
+        Dialect::OpenaiChat => "/v1/chat/completions",
+        Dialect::Anthropic => "/v1/messages",
+    };
+    body["model"] = json!(route);
     let body = body.to_string();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: gateway\r\nanthropic-version: 2023-06-01\r\ncontent-length: {}\r\n\r\n",

@@ -280,6 +280,9 @@ fn anthropic_block(at: usize, block_at: usize, block: &Value) -> Rule {
         Some("tool_use") if !is_name(block["id"].as_str(), usize::MAX) => {
             refuse("messages", format!("{place}.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'"))
         }
+        Some("thinking") if block["signature"].as_str().is_none_or(str::is_empty) => {
+            refuse("messages", format!("{place}: Invalid `signature` in `thinking` block"))
+        }
         Some("image") if !block["source"].is_object() => {
             refuse("messages", format!("{place}.image.source: Field required"))
         }
@@ -333,6 +336,11 @@ mod tests {
             (Dialect::Anthropic, json!({"messages": [{"role": "user", "content": ""}]}), "non-empty"),
             (Dialect::Anthropic, json!({"tools": [{"name": "f", "input_schema": {}}]}), "Field required"),
             (Dialect::Anthropic, json!({"thinking": {"type": "enabled", "budget_tokens": 4000}}), "must be greater"),
+            (
+                Dialect::Anthropic,
+                json!({"messages": [{"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": ""}]}]}),
+                "Invalid `signature`",
+            ),
             (Dialect::OpenaiChat, json!({"stream_options": {"include_usage": true}}), "only allowed when 'stream'"),
             (Dialect::OpenaiChat, json!({"stop": ["a", "b", "c", "d", "e"]}), "maximum length 4"),
             (Dialect::OpenaiChat, json!({"tool_choice": "auto"}), "only allowed when 'tools'"),
