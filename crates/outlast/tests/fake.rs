@@ -495,8 +495,12 @@ async fn the_models_name_chooses_a_fault_and_the_header_goes_first() {
     let model = json!({"model": "gpt-x~429"});
     assert_eq!(ask_plainly(&fake, Dialect::OpenaiChat, model.clone()).await.status, 429);
     assert_eq!(ask(&fake, Dialect::OpenaiChat, "500", model).await.status, 500);
-    let wrong = ask_plainly(&fake, Dialect::OpenaiChat, json!({"model": "gpt-x~nonsense"})).await;
-    assert_eq!(wrong.status, 400);
+    for wrong in
+        ["gpt-x~nonsense", "gpt-x~chunks=4000000000", "gpt-x~huge-line:bytes=4000MB", "gpt-x~refuse-connections"]
+    {
+        let reply = ask_plainly(&fake, Dialect::OpenaiChat, json!({"model": wrong})).await;
+        assert_eq!(reply.status, 400, "{wrong}");
+    }
 }
 
 #[tokio::test]

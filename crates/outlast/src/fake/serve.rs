@@ -25,6 +25,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 /// The largest request body, as a real provider has a limit too.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
+/// The largest reply it makes, about.
+const REPLY_BYTES_MAX: u32 = 256 << 20;
+/// A chunk of a stream, about.
+const CHUNK_BYTES: u32 = 256;
+
 pub(super) async fn serve(
     shared: Arc<Shared>,
     line: Arc<Line>,
@@ -203,6 +208,14 @@ impl Turn {
         let fault = self.shared.rules.choose(wish, &asked.model, self.shared.uptime());
         if fault == Some(Fault::RefuseConnections) {
             return Err(wrong("refuse-connections is for the whole fake: set it with POST /fake/faults".into()));
+        }
+        let size = match &fault {
+            Some(Fault::HugeLine { bytes }) => *bytes,
+            Some(Fault::DeepJson { depth }) => *depth,
+            Some(_) | None => asked.model.chunks.unwrap_or(0).saturating_mul(CHUNK_BYTES),
+        };
+        if size > REPLY_BYTES_MAX {
+            return Err(wrong(format!("that would be a reply of more than {REPLY_BYTES_MAX} bytes")));
         }
         Ok(fault)
     }
