@@ -66,6 +66,25 @@ async fn a_key_opens_by_either_header_and_without_one_each_dialect_says_401() {
 }
 
 #[tokio::test]
+async fn a_web_page_of_another_site_cannot_spend_the_money_of_a_gateway_without_keys() {
+    let (a, _b, config) = two_fakes().await;
+    let rig = Rig::start(&config).await;
+    // What a browser sends for a page without asking anybody: no JSON content type, no headers of its own.
+    for origin in ["https://evil.example", "http://localhost.evil.example", "null", "http://192.0.2.7:8080"] {
+        let ask = Ask::chat("main", "hello").header("origin", origin);
+        assert_eq!(rig.ask(ask).await.status(), 403, "{origin}");
+        assert_eq!(rig.ask(Ask::post("/v1/reload", "").header("origin", origin)).await.status(), 403, "{origin}");
+    }
+    assert_eq!(a.count(), 0);
+    for origin in ["http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:5173", "vscode-webview://abc"] {
+        rig.ask(Ask::chat("main", "hello").header("origin", origin)).await.assert_answered();
+    }
+    let (_a, with_keys) = guarded_rig().await;
+    let ask = Ask::chat("main", "hello").header("origin", "https://app.example").bearer(&secret("CALLER_ONE"));
+    with_keys.ask(ask).await.assert_answered();
+}
+
+#[tokio::test]
 async fn a_large_request_without_a_key_reads_its_401_all_the_same() {
     let (_a, rig) = guarded_rig().await;
     let reply = rig.ask(Ask::chat("main", &"x".repeat(3_000_000))).await;

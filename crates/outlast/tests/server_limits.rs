@@ -342,6 +342,24 @@ async fn calls_over_the_limit_in_flight_are_shed_with_a_time_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_large_request_to_a_gateway_that_stops_reads_its_503() {
+    let (_a, rig) = with_server("").await;
+    let (mut first, mut second) = (Conn::open(rig.address()).await, Conn::open(rig.address()).await);
+    for conn in [&mut first, &mut second] {
+        assert_eq!(Ask::get("/readyz").send_over(conn).await.unwrap().status(), 200);
+    }
+    let stopping = tokio::spawn(rig.gateway.stop());
+    until_some("the gateway to say that it stops", async || {
+        let reply = Ask::get("/readyz").send_over(&mut first).await?;
+        (reply.status() == 503).then_some(())
+    })
+    .await;
+    let reply = Ask::chat("main", &"x".repeat(3_000_000)).send_over(&mut second).await.expect("an answer");
+    assert_eq!((reply.status(), reply.header("x-should-retry")), (503, Some("true")));
+    assert!(guarded("the stop", stopping).await.unwrap(), "nothing was in flight");
+}
+
+#[tokio::test]
 async fn a_reply_without_a_length_and_one_that_is_too_long_are_dealt_with() {
     let body = completion("until the connection ends").to_string();
     let bare = Upstream::start(move |_| {

@@ -5,7 +5,7 @@ use super::{
     Shared,
     body::ReplyBody,
     reply_head,
-    serve::{Denial, caller, presented_key, text},
+    serve::{Denial, caller, of_a_foreign_page, presented_key, text},
 };
 use crate::config::KeyHash;
 use bytes::Bytes;
@@ -102,7 +102,7 @@ impl Answer {
 fn operator(live: &Live, headers: &HeaderMap) -> Result<(), Denial> {
     let server = &live.config.server;
     let Some(token) = &server.admin_token else {
-        if server.listen.ip().is_loopback() {
+        if server.listen.ip().is_loopback() && !of_a_foreign_page(headers) {
             return Ok(());
         }
         let message = "Admin endpoints are closed: set `server.admin_token` in the config to open them.";

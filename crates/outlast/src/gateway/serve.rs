@@ -134,12 +134,13 @@ async fn call(
     request_id: &RequestId,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Denial> {
+    let (head, body) = request.into_parts();
     if shared.draining() {
+        intake::discard(&head.headers, body).await;
         let denial = Denial::new(Refused::Draining, "This gateway is shutting down. Retry; another one will answer.");
         return Err(denial.retry_after(Duration::from_secs(1)));
     }
     let live = shared.live();
-    let (head, body) = request.into_parts();
     let caller = match caller(&live, &head.headers) {
         Ok(caller) => caller,
         Err(denial) => {
@@ -224,7 +225,26 @@ pub(super) fn caller(live: &Live, headers: &HeaderMap) -> Result<Caller, Denial>
         };
         return Err(Denial::new(Refused::Unauthorized, message));
     }
+    if hash.is_none() && of_a_foreign_page(headers) {
+        let message = "A web page of another site may not use a gateway that asks for no key. Set `server.keys`.";
+        return Err(Denial::new(Refused::Forbidden, message));
+    }
     Ok(Caller(hash))
+}
+
+/// Whether a web page of another site made a browser ask. A page needs nobody's leave to send a request to this machine,
+/// only to read the answer, and a request alone costs money. Desktop apps have origins of other schemes.
+pub(super) fn of_a_foreign_page(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let Ok(origin) = origin.to_str() else { return true };
+    let Some((scheme, _)) = origin.split_once("://") else { return true };
+    if !matches!(scheme, "http" | "https") {
+        return false;
+    }
+    let uri = origin.parse::<http::Uri>().ok();
+    let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default().trim_matches(['[', ']']);
+    let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    !here
 }
 
 /// The key a client sent: Anthropic's SDKs may use either header.
