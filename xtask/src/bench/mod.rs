@@ -56,7 +56,7 @@ struct Options {
 
 impl Options {
     fn parse(args: &[&str]) -> Result<Self, String> {
-        let mut options = Self { rounds: 9, shrink: 1, only: Vec::new(), record: false, null: false, no_build: false };
+        let mut options = Self { rounds: 15, shrink: 1, only: Vec::new(), record: false, null: false, no_build: false };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match *arg {
