@@ -8,6 +8,8 @@ use crate::{
     process::{target_dir, workspace_root},
 };
 use std::{
+    fs,
+    io::{BufRead, BufReader},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -158,9 +160,58 @@ fn client_suites(context: &mut Context) -> Result<(), String> {
     if context.clients.all_passed() { Ok(()) } else { Err(context.clients.to_string()) }
 }
 
-/// The demo's script: a provider dies and heals under traffic, and no request may be lost.
+/// The demo's script: a provider dies and heals under traffic, and no request may be lost. What the README shows of it
+/// must still be what it prints.
 fn demo(_: &mut Context) -> Result<(), String> {
-    run_command(Command::new(target_dir().join("debug/outlast")).args(["demo", "--once"]).stdin(Stdio::null()))
+    println!("    $ outlast demo --once");
+    let mut command = Command::new(target_dir().join("debug/outlast"));
+    let mut child = command
+        .args(["demo", "--once"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("outlast demo: {error}"))?;
+    let mut printed = Vec::new();
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
+        println!("{line}");
+        printed.push(shape(&line));
+    }
+    let status = child.wait().map_err(|error| error.to_string())?;
+    if !status.success() {
+        return Err(status.to_string());
+    }
+    let readme =
+        fs::read_to_string(workspace_root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
+    let shown = readme.split("```\n").find(|block| block.contains("fake providers and a gateway on"));
+    let stale: Vec<&str> = shown
+        .ok_or("README.md does not show what the demo prints")?
+        .lines()
+        .filter(|line| *line != "..." && !printed.contains(&shape(line)))
+        .collect();
+    if stale.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("README.md shows what the demo does not print:\n{}", stale.join("\n")))
+    }
+}
+
+/// A line without what differs from run to run: figures, spacing, who served how much, how long a reaction took.
+fn shape(line: &str) -> String {
+    let words: Vec<String> = line.split_whitespace().map(masked).collect();
+    let text = words.join(" ");
+    if text.starts_with("# answered") {
+        return "# answered".to_owned();
+    }
+    text.strip_suffix(" # s").map_or(text.clone(), str::to_owned)
+}
+
+fn masked(word: &str) -> String {
+    let figure = word.trim_end_matches([',', '.', ';', 's']).parse::<f64>().is_ok();
+    if figure {
+        return "#".to_owned() + word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    }
+    // An address: the port is another each time.
+    word.split_once("127.0.0.1:").map_or_else(|| word.to_owned(), |(before, _)| format!("{before}ADDRESS"))
 }
 
 fn packages(context: &Context) -> &'static [&'static str] {
@@ -198,4 +249,22 @@ pub(crate) fn installed(program: &str) -> bool {
 
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_differ_in_figures_only_have_one_shape() {
+        for (one, other) in [
+            ("       20 answered; vendor-a 100 %", "18 answered, 4 failovers; vendor-b 83 %"),
+            ("503   120  120  0  4 1.03 204 654   0.3 s", "503   99 99 1 4 1.0 2 6"),
+            ("a gateway on http://127.0.0.1:37837.", "a gateway on http://127.0.0.1:1."),
+        ] {
+            assert_eq!(shape(one), shape(other));
+        }
+        assert_ne!(shape("healed 120 120"), shape("hang 120 120"));
+        assert_ne!(shape("== 503: vendor-a is down"), shape("== 429: vendor-a is down"));
+    }
 }
