@@ -12,7 +12,7 @@ pub const ARGUMENTS_BYTES_MAX: usize = 8 << 20;
 /// The most choices of one reply; OpenAI's own limit for `n`.
 const CHOICES_MAX: u32 = 128;
 /// The most tool calls of one reply. More is a `malformed_reply`.
-const CALLS_MAX: usize = 1024;
+const CALLS_MAX: usize = 128;
 
 /// The facts of one reply.
 #[derive(Debug)]
@@ -233,8 +233,8 @@ impl Said {
                 // interleaved with the new one and stays open.
                 for at in 0..self.slots.len() {
                     let slot = &self.slots[at];
-                    if slot.open && slot.choice == choice && slot.arguments.starts_with('{') && is_json(&slot.arguments)
-                    {
+                    let may_be_whole = slot.arguments.starts_with('{') && slot.arguments.ends_with('}');
+                    if slot.open && slot.choice == choice && may_be_whole && is_json(&slot.arguments) {
                         self.close_slot(at, whole);
                     }
                 }
