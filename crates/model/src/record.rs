@@ -90,6 +90,13 @@ impl CallRecord {
     pub fn wasted_calls(&self) -> usize {
         self.attempts.iter().filter(|attempt| attempt.decision.is_waste()).count()
     }
+
+    /// The sum of what is known of a cost is that cost only when every attempt that consumed tokens has a price: an
+    /// unknown price is not a price of nothing.
+    pub fn cost_is_known(&self) -> bool {
+        let consumed = |usage: &Usage| usage.input_tokens > 0 || usage.output_tokens > 0;
+        self.attempts.iter().all(|attempt| attempt.cost.is_some() || !consumed(&attempt.usage))
+    }
 }
 
 /// How a call ended.

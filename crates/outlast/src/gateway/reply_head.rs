@@ -98,7 +98,7 @@ fn settled(record: &CallRecord) -> HeaderMap {
 
 /// The cost, unless the price of something that was used is unknown.
 fn known_cost(record: &CallRecord) -> Option<Usd> {
-    record.attempts.iter().all(|attempt| attempt.cost.is_some()).then_some(record.cost)
+    record.cost_is_known().then_some(record.cost)
 }
 
 /// All nine decimals: a small model's call costs less than a millionth of a dollar.

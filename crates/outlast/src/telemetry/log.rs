@@ -209,8 +209,12 @@ fn call_json(out: &mut Vec<u8>, recorded: &Recorded) {
     }
     line.plain("input_tokens", tokens(|usage| usage.input_tokens));
     line.plain("output_tokens", tokens(|usage| usage.output_tokens));
-    line.usd("cost_usd", call.cost.as_nanos());
-    line.usd("wasted_usd", call.wasted.as_nanos());
+    for (name, usd) in [("cost_usd", call.cost), ("wasted_usd", call.wasted)] {
+        match call.cost_is_known() {
+            true => line.usd(name, usd.as_nanos()),
+            false => line.plain(name, "null"),
+        }
+    }
     line.end();
 }
 
@@ -331,6 +335,13 @@ mod tests {
         let recorded = Recorded { call, fields: LogFields { status: 200, ..LogFields::default() } };
         write_call(&mut out, &recorded, LogFormat { human, calls: true, events: true });
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_price_is_not_a_price_of_nothing() {
+        let mut call = rerouted("req_1");
+        call.attempts[1].cost = None;
+        assert!(line(call, false).contains(r#""cost_usd":null,"wasted_usd":null}"#));
     }
 
     #[test]
