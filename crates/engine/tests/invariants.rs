@@ -80,7 +80,10 @@ fn random_world(seed: u64, phases: usize, faults: &'static [Failure]) -> World {
     listed.tier = tier(rng.u8(1..5), Duration::from_secs(rng.u64(2..90)));
     listed.ranking = [Ranking::Order, Ranking::Weight, Ranking::Latency, Ranking::Cost][rng.usize(..4)];
     let stream = [StreamContract::Buffer, StreamContract::Fail, StreamContract::CRITICAL][rng.usize(..3)];
-    listed.contract = Arc::new(Contract { name: "random".into(), stream, reroute_refusals: rng.bool() });
+    listed.contract = {
+        let refusal = if rng.bool() { RefusalPolicy::Reroute } else { RefusalPolicy::Deliver };
+        Arc::new(Contract { refusal, ..Contract::plain("random", stream) })
+    };
     let phases: Vec<_> = (0..phases)
         .map(|_| {
             let from = rng.f64() * 100.0;
@@ -202,7 +205,7 @@ fn no_outcome_is_unheard_of() {
         Outcome::Answered => 0,
         Outcome::Failed(_) => 1,
         Outcome::Interrupted(_) => 2,
-        Outcome::Cancelled => 3,
+        Outcome::Cancelled | Outcome::Deferred => 3,
     };
     let mut seen = [0; 4];
     for seed in 0..30 {

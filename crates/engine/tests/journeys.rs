@@ -113,7 +113,8 @@ fn a_found_problem_leads_where_the_table_says_and_only_a_lone_refusal_is_the_rep
 #[test]
 fn a_refusal_moves_on_only_if_the_contract_says_so_and_is_given_if_everybody_refuses() {
     let mut lenient = route(&["a/m", "b/m"]);
-    lenient.contract = Arc::new(Contract { name: "x".into(), stream: StreamContract::Fail, reroute_refusals: true });
+    lenient.contract =
+        Arc::new(Contract { refusal: RefusalPolicy::Reroute, ..Contract::plain("x", StreamContract::Fail) });
     let world = one_call_on(lenient.clone(), whole(), |_| bad(Failure::Refusal));
     assert_eq!(world.settled(0).served_by.as_ref().unwrap().as_str(), "b/m");
     let targets = [target("a/m"), target("b/m")];
@@ -164,7 +165,7 @@ fn a_cut_before_the_commit_point_is_silent_and_after_it_a_typed_error() {
         (StreamContract::Buffer, false),
     ] {
         let mut held = route(&["a/m", "b/m"]);
-        held.contract = Arc::new(Contract { name: "x".into(), stream: contract, reroute_refusals: false });
+        held.contract = Arc::new(Contract::plain("x", contract));
         let world = one_call_on(held, stream(), cut);
         let outcome = world.settled(0).outcome;
         if interrupted {
@@ -182,7 +183,7 @@ fn a_hold_ends_at_its_tokens_or_its_time_whichever_comes_first() {
     for (tokens, after, released) in [(3, ms(500), 1.34), (50, ms(30), 1.33), (500, ms(500), 1.4)] {
         let mut held = route(&["a/m"]);
         let stream_contract = StreamContract::Hold { tokens, after };
-        held.contract = Arc::new(Contract { name: "x".into(), stream: stream_contract, reroute_refusals: false });
+        held.contract = Arc::new(Contract::plain("x", stream_contract));
         let world = one_call_on(held, stream(), |_| ok());
         match world.calls[0].released {
             Some((_, when)) => assert_eq!(when, at(released)),

@@ -13,7 +13,7 @@ pub mod time;
 pub mod turn;
 
 pub use failure::{Failure, FailureReport};
-pub use finding::{Findings, Problem};
+pub use finding::{Brief, Findings, Gate, Mend, Problem};
 pub use id::{ProviderId, RequestId, RouteId, TargetId};
 pub use money::{Price, Usd};
 pub use time::{Mono, Wall};

@@ -1,15 +1,15 @@
 //! What is kept of a call. No payload, no key: names, numbers, classes and decisions only.
 
 use crate::{
-    Failure, FailureReport, RequestId, RouteId, TargetId, Usd, Wall,
-    policy::Dialect,
+    Failure, FailureReport, Problem, RequestId, RouteId, TargetId, Usd, Wall,
+    policy::{BackstopName, Dialect, Fix, ToolMode},
     turn::{Finish, Usage},
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The version of [`CallRecord`]'s form. Readers refuse a newer one.
-pub const CALL_RECORD_VERSION: u16 = 1;
+pub const CALL_RECORD_VERSION: u16 = 2;
 
 /// The lineage of one call: every attempt, and why each next thing was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,33 @@ pub struct CallRecord {
     pub served_by: Option<TargetId>,
     /// Served, but less than the contract.
     pub degraded: bool,
+    /// What was given up, if anything was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gave_up: Vec<GaveUp>,
+    /// What the model could do with tools in the reply that was served.
+    #[serde(default)]
+    pub tool_mode: ToolMode,
+    /// The backstop that ended the call, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backstop: Option<BackstopUse>,
+    /// How sure the reply is, 0 to 1, if anybody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    /// How the votes went, if there was a vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
+    /// The tier that was spent from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Arc<str>>,
+    /// Why that tier was chosen, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Arc<str>>,
+    /// The workflow state the client sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<WorkflowState>,
+    /// The call on whose behalf this one was made, and for what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// How the reply's structure was judged.
     pub schema_status: SchemaStatus,
     /// Everything that was paid for, failed attempts included.
@@ -111,6 +138,8 @@ pub enum Outcome {
     Interrupted(Failure),
     /// The client left first.
     Cancelled,
+    /// Neither answered nor refused: it was queued, handed to a person, or the user was asked. The backstop tells.
+    Deferred,
 }
 
 impl Outcome {
@@ -121,6 +150,7 @@ impl Outcome {
             Outcome::Failed(_) => "failed",
             Outcome::Interrupted(_) => "interrupted",
             Outcome::Cancelled => "cancelled",
+            Outcome::Deferred => "deferred",
         }
     }
 
@@ -128,9 +158,113 @@ impl Outcome {
     pub const fn failure(self) -> Option<Failure> {
         match self {
             Outcome::Failed(failure) | Outcome::Interrupted(failure) => Some(failure),
-            Outcome::Answered | Outcome::Cancelled => None,
+            Outcome::Answered | Outcome::Cancelled | Outcome::Deferred => None,
         }
     }
+}
+
+/// Something a degraded reply is without.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum GaveUp {
+    /// The model could not act as asked: plan-only, read-only or no tools.
+    Tools {
+        /// What it could do.
+        mode: ToolMode,
+    },
+    /// The full schema: the contract's degraded one is kept.
+    Schema,
+    /// A part of the input: the oldest turns were dropped.
+    Input,
+    /// Freshness: an earlier answer is given again.
+    Freshness {
+        /// How old it is, in seconds.
+        age_s: u64,
+    },
+    /// A model's answer: a template or rule gave the reply.
+    Model,
+    /// Agreement: the votes were divided.
+    Agreement,
+    /// The route that was asked for: with the user's consent another one answered.
+    Route {
+        /// Which.
+        route: RouteId,
+    },
+    /// An answer now: it comes later, or a person gives it.
+    Immediacy,
+}
+
+impl GaveUp {
+    /// The word used in `x-outlast-degraded` and in the `outlast` object.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            GaveUp::Tools { .. } => "tools",
+            GaveUp::Schema => "schema",
+            GaveUp::Input => "input",
+            GaveUp::Freshness { .. } => "freshness",
+            GaveUp::Model => "model",
+            GaveUp::Agreement => "agreement",
+            GaveUp::Route { .. } => "route",
+            GaveUp::Immediacy => "immediacy",
+        }
+    }
+}
+
+/// A backstop that was used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackstopUse {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// What it does.
+    pub kind: BackstopName,
+}
+
+/// How a vote went. Agreement is no proof: models share mistakes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Votes for the answer that was served.
+    pub votes_for: u8,
+    /// Valid votes.
+    pub votes: u8,
+    /// Replies dropped before the vote because they broke the contract or never came.
+    pub dropped: u8,
+}
+
+/// The workflow state a client sends with a request: `outlast.state`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowState {
+    /// The step's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Box<str>>,
+    /// How often the step has been tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_count: Option<u32>,
+    /// What the workflow has spent before this call.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "budget_used_usd")]
+    pub budget_used: Option<Usd>,
+}
+
+/// The call on whose behalf another one was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Which.
+    pub request_id: RequestId,
+    /// For what.
+    pub role: Role,
+}
+
+/// What a call that no client made is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// To judge another call's reply.
+    Judge,
+    /// To cast a vote.
+    Vote,
+    /// To answer a queued request.
+    Queue,
+    /// To answer a golden task.
+    Golden,
 }
 
 /// Whether the reply kept its structure.
@@ -168,6 +302,18 @@ pub struct AttemptRecord {
     /// What went wrong, if anything did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,
+    /// Everything the checks found in its reply.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// The syntactic repairs its reply took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixes: Vec<Fix>,
+    /// What the model could do with tools.
+    #[serde(default)]
+    pub tool_mode: ToolMode,
+    /// The input was shortened for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shortened: bool,
     /// Why the model stopped, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish: Option<Finish>,
@@ -200,6 +346,12 @@ pub enum AttemptReason {
     Trickle,
     /// It had to wait for a schedule or a permit first.
     AfterWait,
+    /// It is to mend its own reply.
+    Repair,
+    /// The attempt before was slow to speak, and this one races it.
+    Hedge,
+    /// The input was shortened to fit it.
+    Shorten,
 }
 
 /// What was decided when an attempt ended.
@@ -222,13 +374,26 @@ pub enum Decision {
     Interrupt,
     /// The client left.
     Cancel,
+    /// The same target is asked to mend its reply.
+    Repair,
+    /// It lost the race: the attempt that raced it spoke first.
+    Outrun,
+    /// Another attempt follows, but its reply keeps the degraded schema and may still be served.
+    Keep,
 }
 
 impl Decision {
     /// The attempt it ended bought nothing, and the client had no part in that.
     pub const fn is_waste(self) -> bool {
         match self {
-            Decision::Reroute | Decision::RetrySame | Decision::Wait | Decision::GiveUp | Decision::Interrupt => true,
+            Decision::Reroute
+            | Decision::RetrySame
+            | Decision::Wait
+            | Decision::GiveUp
+            | Decision::Interrupt
+            | Decision::Repair
+            | Decision::Outrun
+            | Decision::Keep => true,
             Decision::Deliver | Decision::ReturnReason | Decision::Cancel => false,
         }
     }
@@ -249,6 +414,9 @@ impl WhyLeftOut {
             WhyLeftOut::RateLimited => "rate_limited",
             WhyLeftOut::NoKey => "no_key",
             WhyLeftOut::AccessDenied => "access_denied",
+            WhyLeftOut::OverBudget { .. } => "over_budget",
+            WhyLeftOut::PriceUnknown => "price_unknown",
+            WhyLeftOut::NotPermitted(_) => "not_permitted",
         }
     }
 }
@@ -298,4 +466,15 @@ pub enum WhyLeftOut {
     NoKey,
     /// The provider denies this model to this account.
     AccessDenied,
+    /// Even its shortest useful answer costs more than is left.
+    OverBudget {
+        /// What it would cost.
+        needed: Usd,
+        /// What is left.
+        left: Usd,
+    },
+    /// There is a cost cap and nobody knows what it charges.
+    PriceUnknown,
+    /// The contract does not let the request go there: `region` or `provider`.
+    NotPermitted(Arc<str>),
 }

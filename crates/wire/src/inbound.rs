@@ -232,6 +232,8 @@ impl Inbound {
             },
             input_tokens: self.input_tokens(),
             max_output_tokens: self.number("max_completion_tokens").or_else(|| self.number("max_tokens")),
+            provider_effects: false,
+            budget: None,
             cannot_carry: Default::default(),
         };
         for to in Dialect::ALL {

@@ -512,22 +512,13 @@ fn specs(scenario: Scenario) -> Vec<TargetSpec> {
 }
 
 fn route(scenario: Scenario, targets: &[TargetSpec]) -> Route {
-    Route {
-        id: "benchmark".into(),
-        targets: targets.iter().map(|spec| RouteTarget { target: spec.id.clone(), weight: 1 }).collect(),
-        ranking: Ranking::Order,
-        tier: Arc::new(Tier {
-            name: "benchmark".into(),
-            attempts: 3,
-            distinct_providers: 1,
-            deadline: scenario.deadline(),
-        }),
-        contract: Arc::new(Contract {
-            name: "benchmark".into(),
-            stream: StreamContract::Fail,
-            reroute_refusals: false,
-        }),
-    }
+    let [.., standard, _] = Tier::built_in();
+    Route::plain(
+        "benchmark".into(),
+        targets.iter().map(|spec| RouteTarget { target: spec.id.clone(), weight: 1 }).collect(),
+        Arc::new(Tier { name: "benchmark".into(), deadline: scenario.deadline(), ..standard }),
+        Arc::new(Contract::plain("benchmark", StreamContract::Fail)),
+    )
 }
 
 /// The onset is part of the trace's frame; named here so that a changed frame changes every hash.

@@ -10,7 +10,7 @@ use crate::fleet::{Fleet, TargetIx};
 use outlast_model::{
     Failure, FailureReport, Mono,
     failure::Deadline,
-    policy::{StreamContract, Timeouts},
+    policy::{StreamContract, Timeouts, ToolMode},
     record::{AttemptReason, AttemptRecord, Decision},
     turn::{Finish, Usage},
 };
@@ -132,6 +132,10 @@ impl Call {
             first_output_us: None,
             took_us: 0,
             failure: None,
+            problems: Vec::new(),
+            fixes: Vec::new(),
+            tool_mode: ToolMode::Full,
+            shortened: false,
             finish: None,
             bytes_out: 0,
             bytes_in: 0,

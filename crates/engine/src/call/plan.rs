@@ -276,6 +276,8 @@ impl Call {
                 WhyLeftOut::ContextTooSmall { .. } | WhyLeftOut::OutputTooLong { .. } => (4, Failure::ContextExceeded),
                 WhyLeftOut::NoTools => (5, Failure::ToolMismatch),
                 WhyLeftOut::NoImages | WhyLeftOut::NoSchema | WhyLeftOut::CannotCarry(_) => (6, Failure::Unsupported),
+                WhyLeftOut::OverBudget { .. } | WhyLeftOut::PriceUnknown => (7, Failure::CostSpike),
+                WhyLeftOut::NotPermitted(_) => (8, Failure::AccessDenied),
             }
         }
         let nearest = self.left_out.iter().map(|left| nearness(&left.why)).min_by_key(|(distance, _)| *distance)?;

@@ -63,7 +63,7 @@ impl Call {
                 self.close_attempt(fleet, report.clone(), Decision::ReturnReason, now);
                 self.reject(fleet, report, Some(attempt), now);
             }
-            Then::IfContractAllows if !self.route.route().contract.reroute_refusals => {
+            Then::IfContractAllows if !self.reroutes_refusals() => {
                 self.close_attempt(fleet, report.clone(), Decision::ReturnReason, now);
                 self.reject(fleet, report, Some(attempt), now);
             }

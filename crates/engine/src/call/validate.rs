@@ -5,7 +5,7 @@ use crate::fleet::{Fleet, Soft};
 use outlast_model::{
     Failure, FailureReport, Findings, Mono, Problem,
     failure::{Blame, Then},
-    policy::OutputNeed,
+    policy::{OutputNeed, RefusalPolicy},
     record::{Decision, SchemaStatus},
 };
 
@@ -53,7 +53,7 @@ impl Call {
     /// A refusal is the reply, unless the contract lets another target be asked and there is one.
     fn refusal_moves_on(&mut self, fleet: &mut Fleet, now: Mono) -> bool {
         let contract_allows = match Failure::Refusal.remedy().then {
-            Then::IfContractAllows => self.route.route().contract.reroute_refusals,
+            Then::IfContractAllows => self.reroutes_refusals(),
             Then::Reroute
             | Then::RerouteLarger
             | Then::RerouteStructured
@@ -64,6 +64,10 @@ impl Call {
             | Then::Settle => false,
         };
         contract_allows && !self.committed && self.somebody_else(fleet, now)
+    }
+
+    pub(super) fn reroutes_refusals(&self) -> bool {
+        self.route.route().contract.refusal == RefusalPolicy::Reroute
     }
 
     /// The soft detectors hear of every reply, good or bad.

@@ -8,7 +8,7 @@ use outlast_model::{
     Failure, FailureReport, Findings, Mono, Price, Problem, TargetId,
     failure::Deadline,
     policy::*,
-    record::{AttemptReason, Outcome, SchemaStatus},
+    record::{AttemptReason, Outcome},
     turn::{Finish, Usage},
 };
 use std::{
@@ -55,17 +55,17 @@ pub fn probed(id: &str) -> TargetSpec {
 }
 
 pub fn tier(attempts: u8, deadline: Duration) -> Arc<Tier> {
-    Arc::new(Tier { name: "test".into(), attempts, distinct_providers: 1, deadline })
+    let [none, ..] = Tier::built_in();
+    Arc::new(Tier { name: "test".into(), attempts, deadline, ..none })
 }
 
 pub fn route(targets: &[&str]) -> Route {
-    Route {
-        id: "route".into(),
-        targets: targets.iter().map(|id| RouteTarget { target: (*id).into(), weight: 1 }).collect(),
-        ranking: Ranking::Order,
-        tier: tier(3, Duration::from_secs(60)),
-        contract: Arc::new(Contract { name: "test".into(), stream: StreamContract::Fail, reroute_refusals: false }),
-    }
+    Route::plain(
+        "route".into(),
+        targets.iter().map(|id| RouteTarget { target: (*id).into(), weight: 1 }).collect(),
+        tier(3, Duration::from_secs(60)),
+        Arc::new(Contract::plain("test", StreamContract::Fail)),
+    )
 }
 
 pub fn stream() -> Needs {
@@ -102,7 +102,7 @@ pub fn bad(failure: Failure) -> Script {
 }
 
 pub fn found(failure: Failure) -> Findings {
-    Findings { problems: vec![Problem::new(failure, "scripted")], schema: SchemaStatus::None }
+    Findings { problems: vec![Problem::new(failure, "scripted")], ..Findings::CLEAN }
 }
 
 pub fn fail(failure: Failure) -> Script {

@@ -12,7 +12,7 @@ use comfy_table::{Table, presets};
 use outlast_model::{
     Failure, Price,
     failure::{Blame, SameTarget, Then},
-    policy::{Ability, Dialect, Ranking, Route, StreamContract, TargetSpec},
+    policy::{Ability, Dialect, Ranking, RefusalPolicy, Route, StreamContract, TargetSpec},
 };
 use outlast_wire::crossing::{Fate, TABLE};
 use serde_json::{Value, json};
@@ -142,7 +142,7 @@ impl<'c> Explanation<'c> {
         json!({
             "route": self.route.id,
             "tier": { "name": self.route.tier.name, "attempts": self.route.tier.attempts, "deadline_ms": millis(self.route.tier.deadline) },
-            "contract": { "name": self.route.contract.name, "stream": self.route.contract.stream.name(), "reroute_refusals": self.route.contract.reroute_refusals },
+            "contract": { "name": self.route.contract.name, "stream": self.route.contract.stream.name(), "reroute_refusals": self.route.contract.refusal == RefusalPolicy::Reroute },
             "ranking": self.route.ranking,
             "targets": targets.collect::<Vec<_>>(),
             "failures": failures.collect::<Vec<_>>(),
@@ -160,7 +160,11 @@ impl<'c> Explanation<'c> {
             ),
             StreamContract::Fail => "a stream is shown from its first output on".to_owned(),
         };
-        let refusals = if self.route.contract.reroute_refusals { "tried on the next target" } else { "delivered" };
+        let refusals = if self.route.contract.refusal == RefusalPolicy::Reroute {
+            "tried on the next target"
+        } else {
+            "delivered"
+        };
         format!("{stream}; a cut after that ends in a typed error event; refusals are {refusals}")
     }
 
@@ -293,7 +297,7 @@ impl<'c> Explanation<'c> {
             Then::RerouteLarger => next("the next target with a larger context window"),
             Then::RerouteStructured => next("the next target that keeps a schema"),
             Then::RerouteTools => next("the next target that can call tools"),
-            Then::IfContractAllows if self.route.contract.reroute_refusals => next("the next target"),
+            Then::IfContractAllows if self.route.contract.refusal == RefusalPolicy::Reroute => next("the next target"),
             Then::IfContractAllows => "delivered as it is".to_owned(),
             Then::ReturnReason => "returned to the client at once, on no other target".to_owned(),
             Then::StreamContract => match self.route.contract.stream {

@@ -11,7 +11,9 @@ use super::{
 };
 use outlast_model::{
     Price, RouteId, TargetId,
-    policy::{Ability, Capabilities, Contract, Ranking, Route, RouteTarget, StreamContract, TargetSpec, Tier},
+    policy::{
+        Ability, Capabilities, Contract, Ranking, RefusalPolicy, Route, RouteTarget, StreamContract, TargetSpec, Tier,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -275,7 +277,10 @@ fn tiers(file: Option<&At<Named<TierFile>>>, log: &mut Log) -> BTreeMap<String, 
             let what = format!("{attempts} attempts can never use {distinct_providers} providers");
             log.error(place, what, "Raise `attempts` or lower `distinct_providers`");
         }
-        tiers.insert(name.clone(), Tier { name: name.as_str().into(), attempts, distinct_providers, deadline });
+        tiers.insert(
+            name.clone(),
+            Tier { name: name.as_str().into(), attempts, distinct_providers, deadline, ..base.clone() },
+        );
     }
     tiers.into_iter().map(|(name, tier)| (name, Arc::new(tier))).collect()
 }
@@ -284,7 +289,7 @@ fn tiers(file: Option<&At<Named<TierFile>>>, log: &mut Log) -> BTreeMap<String, 
 fn contract(name: &str, file: Option<&At<ContractFile>>, tier: &Tier, log: &mut Log) -> Contract {
     let default_stream = if &*tier.name == "critical" { StreamContract::CRITICAL } else { StreamContract::Fail };
     let Some(At { value: file, .. }) = file else {
-        return Contract { name: name.into(), stream: default_stream, reroute_refusals: false };
+        return Contract::plain(name, default_stream);
     };
     let holds = match file.stream.as_ref().map(|stream| stream.value) {
         Some(StreamChoice::Hold) => true,
@@ -303,8 +308,11 @@ fn contract(name: &str, file: Option<&At<ContractFile>>, tier: &Tier, log: &mut 
         None if holds => held(file),
         None => default_stream,
     };
-    let refusal = file.refusal.as_ref().map(|refusal| refusal.value);
-    Contract { name: name.into(), stream, reroute_refusals: refusal == Some(RefusalChoice::Reroute) }
+    let refusal = match file.refusal.as_ref().map(|refusal| refusal.value) {
+        Some(RefusalChoice::Reroute) => RefusalPolicy::Reroute,
+        Some(RefusalChoice::Deliver) | None => RefusalPolicy::Deliver,
+    };
+    Contract { refusal, ..Contract::plain(name, stream) }
 }
 
 fn held(file: &ContractFile) -> StreamContract {
@@ -372,7 +380,16 @@ fn judge_route<'f>(
             );
         }
     }
-    Some(Route { id: RouteId::from(name), targets, ranking, tier: Arc::clone(tier), contract: Arc::new(contract) })
+    Some(Route {
+        id: RouteId::from(name),
+        targets,
+        ranking,
+        tier: Arc::clone(tier),
+        contract: Arc::new(contract),
+        backstops: Vec::new(),
+        risk: None,
+        sla: None,
+    })
 }
 
 fn route_name(name: &str, place: &Place, book: &Book<'_>, log: &mut Log) {
@@ -496,7 +513,7 @@ fn unused(file: &File, used: &Used<'_>, log: &mut Log) {
 
 /// A route of one for every target, by its full name, and by its bare model name where that is unique.
 fn direct_routes(specs: &BTreeMap<TargetId, TargetSpec>, tier: &Arc<Tier>) -> BTreeMap<Box<str>, Arc<Route>> {
-    let contract = Arc::new(Contract { name: "default".into(), stream: StreamContract::Fail, reroute_refusals: false });
+    let contract = Arc::new(Contract::plain("default", StreamContract::Fail));
     let mut by_model: BTreeMap<&str, Option<&TargetId>> = BTreeMap::new();
     for id in specs.keys() {
         by_model.entry(id.model()).and_modify(|only| *only = None).or_insert(Some(id));
@@ -504,13 +521,8 @@ fn direct_routes(specs: &BTreeMap<TargetId, TargetSpec>, tier: &Arc<Tier>) -> BT
     let mut direct = BTreeMap::new();
     for id in specs.keys() {
         let target = RouteTarget { target: id.clone(), weight: 1 };
-        let route = Arc::new(Route {
-            id: RouteId::from(id.as_str()),
-            targets: vec![target],
-            ranking: Ranking::Order,
-            tier: Arc::clone(tier),
-            contract: Arc::clone(&contract),
-        });
+        let (tier, contract) = (Arc::clone(tier), Arc::clone(&contract));
+        let route = Arc::new(Route::plain(RouteId::from(id.as_str()), vec![target], tier, contract));
         if by_model.get(id.model()).copied().flatten() == Some(id) {
             direct.entry(id.model().into()).or_insert_with(|| Arc::clone(&route));
         }

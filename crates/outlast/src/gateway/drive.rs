@@ -19,6 +19,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use outlast_engine::{Action, Ask, Call, Event, RetryAdvice, Settlement};
 use outlast_model::{
     Failure, FailureReport, Mono, RequestId, RouteId, TargetId, Wall,
+    policy::ToolMode,
     record::{CALL_RECORD_VERSION, CallRecord},
 };
 use outlast_wire::{Inbound, error, note};
@@ -349,6 +350,15 @@ impl Driver {
             outcome: settled.outcome,
             served_by: settled.served_by,
             degraded: settled.degraded,
+            gave_up: Vec::new(),
+            tool_mode: ToolMode::Full,
+            backstop: None,
+            confidence: None,
+            agreement: None,
+            tier: None,
+            risk: None,
+            state: None,
+            parent: None,
             schema_status: settled.schema_status,
             cost: settled.cost,
             wasted: settled.wasted,

@@ -135,7 +135,7 @@ fn fallback_reason(call: &CallRecord, primary: Option<&TargetId>) -> Option<&'st
 fn level(call: &CallRecord) -> Level {
     match call.outcome {
         Outcome::Answered if call.is_plain() => Level::Info,
-        Outcome::Answered => Level::Warn,
+        Outcome::Answered | Outcome::Deferred => Level::Warn,
         Outcome::Cancelled => Level::Info,
         Outcome::Failed(Failure::InvalidRequest | Failure::SafetyBlock) => Level::Warn,
         Outcome::Failed(_) | Outcome::Interrupted(_) => Level::Error,
@@ -154,7 +154,7 @@ fn quality_gate(outcome: Outcome) -> Option<&'static str> {
             | outlast_model::failure::Blame::KeyOut
             | outlast_model::failure::Blame::TargetOut => None,
         },
-        Outcome::Cancelled => None,
+        Outcome::Cancelled | Outcome::Deferred => None,
     }
 }
 

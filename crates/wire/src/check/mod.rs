@@ -115,7 +115,7 @@ fn judge(demand: &Demand<'_>, answers: &[Answer], overflowed: bool) -> Findings 
         }
         judge_one(demand, answer, overflowed, &mut found);
     }
-    Findings { problems: found.problems, schema: found.schema }
+    Findings { problems: found.problems, schema: found.schema, ..Findings::CLEAN }
 }
 
 fn judge_one(demand: &Demand<'_>, answer: &Answer, overflowed: bool, found: &mut Found) {

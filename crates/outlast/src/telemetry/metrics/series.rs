@@ -267,7 +267,7 @@ impl TargetSeries {
 }
 
 /// The names of outcomes, in the order of [`outcome_index`].
-const OUTCOMES: [&str; 4] = ["answered", "failed", "interrupted", "cancelled"];
+const OUTCOMES: [&str; 5] = ["answered", "failed", "interrupted", "cancelled", "deferred"];
 
 fn outcome_index(outcome: Outcome) -> usize {
     match outcome {
@@ -275,6 +275,7 @@ fn outcome_index(outcome: Outcome) -> usize {
         Outcome::Failed(_) => 1,
         Outcome::Interrupted(_) => 2,
         Outcome::Cancelled => 3,
+        Outcome::Deferred => 4,
     }
 }
 

@@ -1,7 +1,19 @@
 //! Targets, routes, tiers and contracts after the config has been read and judged. Valid by
 //! construction: what the config reader lets through, the engine may trust.
 
-use crate::{Price, ProviderId, RouteId, TargetId};
+mod backstop;
+mod contract;
+mod tier;
+
+pub use backstop::{Backstop, BackstopKind, BackstopName, Rule, Webhook};
+pub use contract::{
+    AfterRepair, Checks, Confidence, ConfidenceFrom, Contract, ContractNeeds, Evidence, Expression, Fix, HttpValidator,
+    Judge, Keep, Length, Permissions, RefusalPolicy, Repair, SafetyPolicy, Schema, Shorten, StreamContract, ToolMode,
+    ToolPolicy,
+};
+pub use tier::{Agree, Disagreement, FieldRule, Hedge, Tier, VoteSpread, Votes};
+
+use crate::{Price, ProviderId, RouteId, TargetId, Usd};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
@@ -179,73 +191,29 @@ pub struct Route {
     pub tier: Arc<Tier>,
     /// What must stay true.
     pub contract: Arc<Contract>,
+    /// What is tried, in order, when every path is spent; the tier's `exhausted` where the route names none. A typed
+    /// error comes after the last one, listed or not.
+    pub backstops: Vec<Arc<Backstop>>,
+    /// What a wrong or missing answer costs, in the operator's words: why this tier was chosen.
+    pub risk: Option<Arc<str>>,
+    /// What is promised to the route's users.
+    pub sla: Option<Sla>,
 }
 
-/// How much redundancy a route may spend.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tier {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The most attempts of one call, the first included; at least 1.
-    pub attempts: u8,
-    /// How many distinct providers a route of this tier must be able to use; checked at load.
-    pub distinct_providers: u8,
-    /// From admission to the end of the reply.
-    pub deadline: Duration,
-}
-
-impl Tier {
-    /// The built-in tiers: `none`, `basic`, `standard`, `critical`.
-    pub fn built_in() -> [Tier; 4] {
-        let tier = |name: &str, attempts, distinct_providers, secs| Tier {
-            name: name.into(),
-            attempts,
-            distinct_providers,
-            deadline: Duration::from_secs(secs),
-        };
-        [tier("none", 1, 1, 600), tier("basic", 2, 1, 600), tier("standard", 3, 1, 600), tier("critical", 4, 2, 120)]
+impl Route {
+    /// A route that orders by list, has no backstop of its own and promises nothing.
+    pub fn plain(id: RouteId, targets: Vec<RouteTarget>, tier: Arc<Tier>, contract: Arc<Contract>) -> Self {
+        Route { id, targets, ranking: Ranking::Order, tier, contract, backstops: Vec::new(), risk: None, sla: None }
     }
 }
 
-/// What must stay true whichever target answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contract {
-    /// Its name.
-    pub name: Arc<str>,
-    /// What a stream promises. Requests that demand JSON are always buffered: their validator needs the whole reply.
-    pub stream: StreamContract,
-    /// Whether a refusal may be tried on the next target. If not, the refusal is the reply.
-    pub reroute_refusals: bool,
-}
-
-/// What a stream promises about failures after it began. DESIGN section 6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamContract {
-    /// Nothing is shown before the whole reply has been validated.
-    Buffer,
-    /// The first tokens are held back: until so many have come, or so long after the first.
-    Hold {
-        /// Release at this many tokens...
-        tokens: u32,
-        /// ...or this long after the first one, whichever ends first.
-        after: Duration,
-    },
-    /// Shown from the first output on; a later cut ends in a typed error event.
-    Fail,
-}
-
-impl StreamContract {
-    /// The hold of the `critical` tier: 32 tokens or 500 ms.
-    pub const CRITICAL: StreamContract = StreamContract::Hold { tokens: 32, after: Duration::from_millis(500) };
-
-    /// The name used in config and docs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            StreamContract::Buffer => "buffer",
-            StreamContract::Hold { .. } => "hold",
-            StreamContract::Fail => "fail",
-        }
-    }
+/// What is promised to a route's users.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sla {
+    /// The share of requests answered, 0 to 1.
+    pub availability: Option<f64>,
+    /// The time in which 95 % of requests are answered.
+    pub p95: Option<Duration>,
 }
 
 /// What structure the request demands of the reply.
@@ -276,6 +244,10 @@ pub struct Needs {
     pub input_tokens: u32,
     /// The request's own output limit.
     pub max_output_tokens: Option<u32>,
+    /// The request names tools that the provider itself runs: it may not be sent twice at once.
+    pub provider_effects: bool,
+    /// The most the client lets this call cost; the tier's cap holds if it is lower.
+    pub budget: Option<Usd>,
     /// Per dialect ([`Dialect::index`]): what of this request it cannot carry. Empty: all of it.
     pub cannot_carry: [Vec<&'static str>; Dialect::ALL.len()],
 }
