@@ -52,6 +52,9 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
         health,
         alerts,
         telemetry,
+        store: None,
+        golden: Vec::new(),
+        webhook_secrets: Default::default(),
         warnings: log.warnings,
     })
 }

@@ -8,6 +8,7 @@ mod catalogue;
 mod env;
 mod error;
 mod file;
+mod golden;
 mod judge;
 mod providers;
 mod read;
@@ -17,16 +18,19 @@ mod schema;
 mod secret;
 mod secrets;
 mod settings;
+mod store;
 mod units;
 mod url;
 
 pub use env::toml_from_env;
 pub use error::{ConfigError, ConfigErrors};
+pub use golden::GoldenTask;
 pub use reload::{Changes, Reload, Reloader};
 pub use schema::schema;
 pub use secret::{KeyHash, SecretKey};
 pub use settings::DEFAULT_TIMEOUTS;
 pub use settings::{AlertEvent, Alerts, Config, Kind, LogFormat, Provider, Server, Telemetry, TlsFiles};
+pub use store::{DataKey, Sealing, StoreConfig};
 pub use units::show_duration;
 pub use url::BaseUrl;
 

@@ -1,6 +1,6 @@
 //! The config after it has been read and judged: what the rest of the program trusts.
 
-use super::{BaseUrl, KeyHash, SecretKey, read};
+use super::{BaseUrl, GoldenTask, KeyHash, SecretKey, StoreConfig, read};
 use http::{HeaderName, HeaderValue, Uri};
 use outlast_model::{
     ProviderId, RouteId, TargetId,
@@ -31,6 +31,13 @@ pub struct Config {
     pub alerts: Alerts,
     /// Lineage and log.
     pub telemetry: Telemetry,
+    /// Where what has to outlive a request is kept; without one, in memory and gone with the process. A reload cannot
+    /// change it.
+    pub store: Option<StoreConfig>,
+    /// What every target of a route is asked again and again, to see its quality.
+    pub golden: Vec<GoldenTask>,
+    /// What signs the webhooks of `queue` backstops, by the backstop's name.
+    pub(crate) webhook_secrets: BTreeMap<Arc<str>, SecretKey>,
     /// Things that work and are probably not meant, for the log and `check`.
     pub warnings: Vec<Box<str>>,
 }
@@ -60,6 +67,11 @@ impl Config {
     /// The provider of a target of this config.
     pub fn provider_of(&self, target: &TargetId) -> Option<&Arc<Provider>> {
         self.provider(target.provider())
+    }
+
+    /// What signs the webhook of that `queue` backstop: every backstop with a webhook has one.
+    pub fn webhook_secret(&self, backstop: &str) -> Option<&SecretKey> {
+        self.webhook_secrets.get(backstop)
     }
 
     /// The target of that id.
