@@ -10,5 +10,5 @@ mod budget;
 pub mod call;
 pub mod fleet;
 
-pub use call::{Action, Ask, Call, CallId, Event, RetryAdvice, Settlement, Spent, Validated};
+pub use call::{Action, Ask, Backstopped, Call, CallId, Event, RetryAdvice, Settlement, Source, Spent, Validated};
 pub use fleet::{Alert, BoundRoute, Fleet, FleetAction, FleetEvent, TargetIx, TargetState, TargetView};

@@ -331,9 +331,17 @@ impl World {
                     flying.call.handle(&mut self.fleet, event, now);
                 }
             }
-            Action::Check { attempt } => {
+            Action::Check { attempt, budget: _ } => {
                 let event = Event::Checked { attempt, findings: Findings::CLEAN };
                 if let Some(flying) = &mut self.flying[slot.place as usize] {
+                    flying.call.handle(&mut self.fleet, event, now);
+                }
+            }
+            // The route of the simulator has no backstops and no degraded schema.
+            Action::Keep { .. } | Action::Defer { .. } => {}
+            Action::Backstop { at, cause: _ } => {
+                if let Some(flying) = &mut self.flying[slot.place as usize] {
+                    let event = Event::Backstopped { at, outcome: Backstopped::Declined };
                     flying.call.handle(&mut self.fleet, event, now);
                 }
             }

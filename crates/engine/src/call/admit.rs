@@ -14,6 +14,11 @@ impl Call {
             return;
         }
         match fleet.admit() {
+            // Its paths were spent elsewhere.
+            Ok(()) if self.first_failure.is_some() => {
+                self.stage = Stage::Live;
+                self.give_up(fleet, now);
+            }
             Ok(()) => {
                 self.gather(fleet);
                 self.plan(fleet, now);

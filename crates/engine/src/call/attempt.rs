@@ -8,7 +8,7 @@
 use super::{Action, Call, Spent, Stage, Told, plan::Choice};
 use crate::fleet::{Fleet, TargetIx};
 use outlast_model::{
-    Failure, FailureReport, Mono,
+    Brief, Failure, FailureReport, Mono,
     failure::Deadline,
     policy::{StreamContract, Timeouts, ToolMode},
     record::{AttemptReason, AttemptRecord, Decision},
@@ -167,7 +167,15 @@ impl Call {
         self.stage = Stage::Live;
         let fallback_reason = self.first_failure.as_ref().map(|(_, report)| report.failure);
         let target = TargetIx::of(ix);
-        self.actions.push_back(Action::Start { attempt, target, target_id, key, timeouts: limits, fallback_reason });
+        self.actions.push_back(Action::Start {
+            attempt,
+            target,
+            target_id,
+            key,
+            timeouts: limits,
+            fallback_reason,
+            brief: Brief::default(),
+        });
     }
 
     pub(super) fn headers(&mut self, fleet: &mut Fleet, now: Mono) {
@@ -250,7 +258,7 @@ impl Call {
         record.finish = finish;
         self.spent(fleet, attempt, spent);
         self.stage = Stage::Checking;
-        self.actions.push_back(Action::Check { attempt });
+        self.actions.push_back(Action::Check { attempt, budget: None });
     }
 
     /// The host's account of a failure.

@@ -19,14 +19,14 @@ mod plan;
 mod settle;
 mod validate;
 
-pub use validate::Validated;
+pub use validate::{Source, Validated};
 
 use crate::fleet::{BoundRoute, Fleet, Receipt, TargetIx};
 use attempt::Flight;
 use outlast_model::{
-    Failure, FailureReport, Findings, Mono, TargetId, Usd,
-    policy::{Needs, OutputNeed, StreamContract, Timeouts},
-    record::{AttemptRecord, LeftOut, Outcome, SchemaStatus},
+    Brief, Failure, FailureReport, Findings, Mono, TargetId, Usd,
+    policy::{Needs, OutputNeed, StreamContract, Timeouts, ToolMode},
+    record::{AttemptRecord, BackstopUse, GaveUp, LeftOut, Outcome, SchemaStatus},
     turn::{Finish, Usage},
 };
 use plan::Candidate;
@@ -98,6 +98,13 @@ pub enum Event {
         /// What was found.
         findings: Findings,
     },
+    /// The answer to [`Action::Backstop`].
+    Backstopped {
+        /// Which, by its place in the route.
+        at: usize,
+        /// What it came to.
+        outcome: Backstopped,
+    },
     /// The answer to [`Action::Abort`], owed at once: the exchange is closed.
     Aborted {
         /// Of which attempt.
@@ -111,6 +118,26 @@ pub enum Event {
     Woken,
     /// The time of [`Call::poll_timeout`] has come.
     Tick,
+}
+
+/// What a backstop came to.
+#[derive(Clone, Debug)]
+pub enum Backstopped {
+    /// It has a reply.
+    Said {
+        /// What the same checks found in it that judge every reply.
+        findings: Findings,
+        /// What such a reply is without.
+        gave_up: GaveUp,
+    },
+    /// It keeps the request, or hands it to somebody: the answer comes later. It holds the 202 until
+    /// [`Action::Defer`].
+    Deferred {
+        /// What the client goes without.
+        gave_up: GaveUp,
+    },
+    /// It has nothing to give: no rule held, nothing fresh enough was kept, the store is down.
+    Declined,
 }
 
 /// What one attempt took.
@@ -141,16 +168,35 @@ pub enum Action {
         timeouts: Timeouts,
         /// The call's first failure, which is why this is not the first attempt.
         fallback_reason: Option<Failure>,
+        /// How the request is to be put to it. The exchange that `brief.mend` names is still held by the host when this
+        /// action is performed.
+        brief: Brief,
     },
     /// Drop that exchange now and answer [`Event::Aborted`].
     Abort {
         /// Which.
         attempt: u8,
     },
-    /// Check the complete reply and answer [`Event::Checked`].
+    /// Check the complete reply and answer [`Event::Checked`], once validators and judges have answered too. An
+    /// [`Action::Abort`] may come first.
     Check {
         /// Which.
         attempt: u8,
+        /// What judges may spend on it; absent when there is no cap.
+        budget: Option<Usd>,
+    },
+    /// Hold on to that attempt's checked reply, beside whatever is asked next: an [`Action::Deliver`] may name it. Only
+    /// one is held at a time.
+    Keep {
+        /// Which.
+        attempt: u8,
+    },
+    /// Run the route's backstop of this number and answer [`Event::Backstopped`].
+    Backstop {
+        /// Its place in the route.
+        at: usize,
+        /// Why it has come to this.
+        cause: FailureReport,
     },
     /// The commit point: show the client what has come of this attempt, and from now on whatever comes as it comes.
     /// The terminal part waits for [`Action::Deliver`].
@@ -162,6 +208,11 @@ pub enum Action {
     Deliver {
         /// The proof that it passed.
         validated: Validated,
+    },
+    /// Give the client what the backstop prepared: not an answer, but where and when there will be one.
+    Defer {
+        /// The backstop's place in the route.
+        at: usize,
     },
     /// Give the client an error.
     Reject {
@@ -206,8 +257,16 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// Which target answered.
     pub served_by: Option<TargetId>,
-    /// Served, but less than the contract.
+    /// Served, but less than the contract: something was given up.
     pub degraded: bool,
+    /// What was given up.
+    pub gave_up: Vec<GaveUp>,
+    /// What the model could do with tools in the reply that was served.
+    pub tool_mode: ToolMode,
+    /// The backstop that ended the call, if one did.
+    pub backstop: Option<BackstopUse>,
+    /// How sure the reply is, 0 to 1, if anybody said.
+    pub confidence: Option<f64>,
     /// How the reply's structure was judged.
     pub schema_status: SchemaStatus,
     /// Everything that was paid for, failed attempts included.
@@ -345,6 +404,12 @@ impl Call {
         }
     }
 
+    /// A call whose paths have been spent already, for this cause and with these attempts: a vote that nobody won. Fed
+    /// [`Event::Admit`] like any other, it goes to the backstops at once.
+    pub fn ended_elsewhere(ask: Ask, cause: FailureReport, attempts: Vec<AttemptRecord>, now: Mono) -> Call {
+        Call { first_failure: Some((0, cause)), attempts, ..Call::new(ask, now) }
+    }
+
     /// Takes one event. Drain [`Call::poll_action`] afterwards. Events that come too late are ignored.
     pub fn handle(&mut self, fleet: &mut Fleet, event: Event, now: Mono) {
         match event {
@@ -356,6 +421,8 @@ impl Call {
             Event::Ended { attempt, finish, spent } if self.live(attempt) => self.ended(fleet, finish, spent, now),
             Event::Failed { attempt, report, spent } if self.live(attempt) => self.reported(fleet, report, spent, now),
             Event::Checked { attempt, findings } if self.checking(attempt) => self.checked(fleet, findings, now),
+            // Skeleton: no backstop is run yet, so there is nothing to answer.
+            Event::Backstopped { .. } => {}
             Event::Aborted { attempt, spent } => self.aborted(fleet, attempt, spent),
             Event::ClientGone => self.client_gone(fleet, now),
             Event::Woken => self.woken(fleet, now),

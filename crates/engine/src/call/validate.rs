@@ -6,25 +6,41 @@ use outlast_model::{
     Failure, FailureReport, Findings, Mono, Problem,
     failure::{Blame, Then},
     policy::{OutputNeed, RefusalPolicy},
-    record::{Decision, SchemaStatus},
+    record::{Decision, GaveUp, SchemaStatus},
 };
+
+/// Where a reply comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The exchange of this attempt, which has just ended.
+    Attempt(u8),
+    /// The reply of this attempt that was kept by [`Action::Keep`].
+    Kept(u8),
+    /// The route's backstop of this number.
+    Backstop(usize),
+}
 
 /// The proof that a complete reply passed its checks. Nothing outside this file can make one.
 #[derive(Debug)]
 pub struct Validated {
-    attempt: u8,
-    degraded: bool,
+    source: Source,
+    gave_up: Vec<GaveUp>,
 }
 
 impl Validated {
-    /// The attempt whose reply passed.
-    pub fn attempt(&self) -> u8 {
-        self.attempt
+    /// Whose reply passed.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// What the reply is without.
+    pub fn gave_up(&self) -> &[GaveUp] {
+        &self.gave_up
     }
 
     /// It is less than the full contract, and must be marked so.
     pub fn degraded(&self) -> bool {
-        self.degraded
+        !self.gave_up.is_empty()
     }
 }
 
@@ -46,7 +62,9 @@ impl Call {
     fn deliver(&mut self, fleet: &mut Fleet, attempt: u8, now: Mono) {
         self.first_output.get_or_insert(now);
         self.attempts[usize::from(attempt)].decision = Decision::Deliver;
-        self.actions.push_back(Action::Deliver { validated: Validated { attempt, degraded: false } });
+        self.actions.push_back(Action::Deliver {
+            validated: Validated { source: Source::Attempt(attempt), gave_up: Vec::new() },
+        });
         self.answered(fleet, attempt, now);
     }
 

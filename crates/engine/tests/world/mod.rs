@@ -383,7 +383,7 @@ impl World {
         assert!(seen.settled.is_none(), "call {id}: an action after its settlement: {action:?}");
         assert!(now <= seen.deadline, "call {id}: it outlives its deadline");
         match action {
-            Action::Start { attempt, target, target_id, key, timeouts, fallback_reason: _ } => {
+            Action::Start { attempt, target, target_id, key, timeouts, fallback_reason: _, brief: _ } => {
                 assert_eq!(usize::from(attempt), seen.starts.len(), "call {id}: attempts are numbered in order");
                 assert!(seen.starts.len() < usize::from(tier.attempts), "call {id}: more attempts than its tier has");
                 assert!(seen.live.is_none(), "call {id}: two exchanges at once");
@@ -407,7 +407,7 @@ impl World {
                     Spent { usage: Usage { input_tokens: 100, ..Usage::default() }, bytes_out: 400, bytes_in: 0 };
                 self.calls[id as usize].call.handle(&mut self.fleet, Event::Aborted { attempt, spent }, now);
             }
-            Action::Check { attempt } => {
+            Action::Check { attempt, budget: _ } => {
                 let findings = seen.checks.remove(&attempt).expect("only an ended reply is checked");
                 match findings.problems.as_slice() {
                     [] => drop(seen.checked_clean.insert(attempt)),
@@ -425,11 +425,16 @@ impl World {
                 assert_eq!(seen.live, Some(attempt), "call {id}: released what is not in flight");
             }
             Action::Deliver { validated } => {
-                let attempt = validated.attempt();
+                let (Source::Attempt(attempt) | Source::Kept(attempt)) = validated.source() else {
+                    unreachable!("no backstop has a reply here")
+                };
                 let passed = seen.checked_clean.contains(&attempt) || seen.refused.contains(&attempt);
                 assert!(passed, "call {id}: delivered what did not pass its checks");
                 assert!(seen.released.is_none_or(|(released, _)| released == attempt), "call {id}: mixed two replies");
                 assert!(seen.delivered.replace((attempt, now)).is_none() && seen.rejected.is_none());
+            }
+            Action::Keep { .. } | Action::Backstop { .. } | Action::Defer { .. } => {
+                unreachable!("these worlds have no backstops")
             }
             Action::Reject { failure, cause, retry, after_commit, .. } => {
                 assert!(seen.delivered.is_none() && seen.rejected.is_none(), "call {id}: rejected twice");

@@ -16,10 +16,9 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use outlast_engine::{Action, Ask, Call, Event, RetryAdvice, Settlement};
+use outlast_engine::{Action, Ask, Backstopped, Call, Event, RetryAdvice, Settlement};
 use outlast_model::{
     Failure, FailureReport, Mono, RequestId, RouteId, TargetId, Wall,
-    policy::ToolMode,
     record::{CALL_RECORD_VERSION, CallRecord},
 };
 use outlast_wire::{Inbound, error, note};
@@ -161,9 +160,14 @@ impl Driver {
                     self.start(attempt, &target_id, key);
                 }
                 Action::Abort { attempt } => self.abort(attempt),
-                Action::Check { attempt } => {
+                Action::Check { attempt, budget: _ } => {
                     let findings = self.exchange.as_ref().map(Exchange::check).unwrap_or_default();
                     self.feed(Event::Checked { attempt, findings });
+                }
+                // No contract that the config can express asks for these yet; a backstop that cannot be run declines.
+                Action::Keep { .. } | Action::Defer { .. } => {}
+                Action::Backstop { at, cause: _ } => {
+                    self.feed(Event::Backstopped { at, outcome: Backstopped::Declined });
                 }
                 Action::Release { .. } => self.released = true,
                 Action::Deliver { validated } => {
@@ -350,10 +354,10 @@ impl Driver {
             outcome: settled.outcome,
             served_by: settled.served_by,
             degraded: settled.degraded,
-            gave_up: Vec::new(),
-            tool_mode: ToolMode::Full,
-            backstop: None,
-            confidence: None,
+            gave_up: settled.gave_up,
+            tool_mode: settled.tool_mode,
+            backstop: settled.backstop,
+            confidence: settled.confidence,
             agreement: None,
             tier: None,
             risk: None,
