@@ -15,7 +15,7 @@ use outlast_model::{
     Failure,
     failure::{ConnectionFault, Deadline},
 };
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 /// Something injected between a client and a good answer.
 ///
@@ -114,6 +114,17 @@ pub enum Fault {
         /// Levels of arrays.
         depth: u32,
     },
+    /// The text is exactly this, whatever was asked: another language, a false citation, a claim, a loop...
+    Say(Cow<'static, str>),
+    /// A good structured reply with a slip of form that changes no value.
+    JsonSlip(Slip),
+    /// Fluent, well-formed and wrong: the quality drop that no status shows.
+    Wrong,
+    /// So many times the usual output.
+    Verbose {
+        /// How many times.
+        times: u32,
+    },
     /// Nothing listens: a new connection is refused, open ones are reset. Bites a whole provider, not one model.
     RefuseConnections,
 }
@@ -147,6 +158,17 @@ pub enum CutHow {
     Eof,
 }
 
+/// A slip of form in structured output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slip {
+    /// A code fence around it.
+    Fences,
+    /// A comma before each closing bracket.
+    TrailingCommas,
+    /// The last closing brackets are missing.
+    Closers,
+}
+
 /// Why access is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denied {
@@ -173,6 +195,8 @@ pub enum Bites {
     PastDeadline,
     /// Only past the reader's size or depth limit.
     PastLimit,
+    /// Only under a contract that has a gate, or a cap, for it.
+    UnderContract,
     /// Only for a reader that wants the very last marker even after a finish reason; most do not.
     StrictReaders,
 }
@@ -194,7 +218,7 @@ pub struct Facts {
 
 impl Fault {
     /// One of every form, small enough to run in tests. The argument values are examples.
-    pub const EXAMPLES: [Fault; 44] = [
+    pub const EXAMPLES: [Fault; 50] = [
         Fault::Latency(Duration::from_secs(2)),
         Fault::FirstToken(Duration::from_secs(3)),
         Fault::Hang(Position::BeforeHeaders),
@@ -238,6 +262,12 @@ impl Fault {
         Fault::BadToolArgs,
         Fault::HugeLine { bytes: 1_000_000 },
         Fault::DeepJson { depth: 1_000 },
+        Fault::Say(Cow::Borrowed("I have refunded the order, as promised.")),
+        Fault::JsonSlip(Slip::Fences),
+        Fault::JsonSlip(Slip::TrailingCommas),
+        Fault::JsonSlip(Slip::Closers),
+        Fault::Wrong,
+        Fault::Verbose { times: 20 },
         Fault::RefuseConnections,
     ];
 
@@ -457,6 +487,30 @@ impl Fault {
                 &[F::MalformedReply],
                 "A good reply with an unknown field nested N arrays deep in its first chunk or body.",
             ),
+            Fault::Say(_) => both(
+                "say:TEXT",
+                B::UnderContract,
+                &[F::Quality, F::SchemaError, F::Refusal],
+                "A good reply whose text is exactly TEXT, percent-encoded (`%20` for a space, `%2C` for a comma).",
+            ),
+            Fault::JsonSlip(_) => both(
+                "json-slip:fences|trailing-commas|closers",
+                B::WithSchema,
+                &[F::SchemaError],
+                "A good structured reply with one slip of form that changes no value: a code fence around it, commas before closing brackets, or the last brackets missing.",
+            ),
+            Fault::Wrong => both(
+                "wrong",
+                B::UnderContract,
+                &[F::Quality],
+                "A fluent, well-formed reply that is wrong: other words, every free value another one. With `share=0.1` a quality drop.",
+            ),
+            Fault::Verbose { .. } => both(
+                "verbose:times=N",
+                B::UnderContract,
+                &[F::CostSpike, F::Quality],
+                "A good reply followed by N times its length of filler, whatever its output limit says; structured output is followed by blanks.",
+            ),
             Fault::RefuseConnections => both(
                 "refuse-connections",
                 B::Always,
@@ -517,6 +571,7 @@ mod tests {
             Bites::WithForm => "calls that offer tools or demand structured output",
             Bites::PastDeadline => "past the deadline",
             Bites::PastLimit => "past the reader's limits",
+            Bites::UnderContract => "under a contract or cap that forbids it",
             Bites::StrictReaders => "readers that insist on the last marker",
         };
         let form = facts.form.replace('|', "\\|");

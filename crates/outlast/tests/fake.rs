@@ -540,6 +540,41 @@ async fn keys_and_capacity_are_enforced_when_configured() {
     assert_eq!(ask(&narrow, Dialect::OpenaiChat, "none", json!({})).await.status, 200);
 }
 
+/// What the slips of form and the quiet faults look like, told by what a reader would make of them.
+#[tokio::test]
+async fn quiet_faults_are_well_formed_and_bend_only_what_they_say() {
+    let fake = Fake::start(FakeConfig::default()).await.unwrap();
+    let schema = json!({"type": "object", "required": ["summary", "total"], "properties": {
+        "summary": {"type": "string"}, "total": {"type": "number"}}});
+    let format = |dialect| match dialect {
+        Dialect::OpenaiChat => {
+            json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})
+        }
+        Dialect::Anthropic => json!({"output_config": {"format": {"type": "json_schema", "schema": schema}}}),
+    };
+    let text = |dialect, reply: &Reply| match dialect {
+        Dialect::OpenaiChat => reply.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned(),
+        Dialect::Anthropic => reply.json()["content"][0]["text"].as_str().unwrap().to_owned(),
+    };
+    for dialect in BOTH {
+        let good = text(dialect, &ask(&fake, dialect, "none", format(dialect)).await);
+        assert!(serde_json::from_str::<Value>(&good).unwrap()["summary"].is_string());
+        let fenced = text(dialect, &ask(&fake, dialect, "json-slip:fences", format(dialect)).await);
+        assert_eq!(fenced, format!("```json\n{good}\n```"));
+        let commas = text(dialect, &ask(&fake, dialect, "json-slip:trailing-commas", format(dialect)).await);
+        assert_eq!(commas, good.replace('}', ",}"));
+        let open = text(dialect, &ask(&fake, dialect, "json-slip:closers", format(dialect)).await);
+        assert_eq!(format!("{open}}}"), good);
+        let wrong = text(dialect, &ask(&fake, dialect, "wrong", format(dialect)).await);
+        assert!(wrong != good && serde_json::from_str::<Value>(&wrong).unwrap()["summary"].is_string(), "{wrong}");
+        let said = text(dialect, &ask(&fake, dialect, "say:No%2C%20never.", json!({})).await);
+        assert_eq!(said, "No, never.");
+        let plain = text(dialect, &ask(&fake, dialect, "none", json!({"max_tokens": 400})).await);
+        let verbose = text(dialect, &ask(&fake, dialect, "verbose:times=50", json!({"max_tokens": 400})).await);
+        assert!(verbose.starts_with(&plain) && verbose.split(' ').count() > 1_000, "{} words", verbose.len());
+    }
+}
+
 #[tokio::test]
 async fn models_are_listed_in_both_shapes() {
     let fake = Fake::start(FakeConfig::default()).await.unwrap();

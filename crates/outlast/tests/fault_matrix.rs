@@ -113,7 +113,12 @@ fn shapes(fault: &Fault) -> &'static [Shape] {
         Bites::WithTools => return &[Shape::Tools],
         Bites::WithSchema => return &[Shape::Structured],
         Bites::WithForm => return &[Shape::Tools, Shape::Structured],
-        Bites::Always | Bites::PastDeadline | Bites::PastLimit | Bites::StrictReaders | Bites::Streams => {}
+        Bites::Always
+        | Bites::PastDeadline
+        | Bites::PastLimit
+        | Bites::StrictReaders
+        | Bites::Streams
+        | Bites::UnderContract => {}
     }
     match fault {
         Fault::Cut { at: CutAt::InsideTool, .. } => &[Shape::Tools],
@@ -144,6 +149,10 @@ fn shapes(fault: &Fault) -> &'static [Shape] {
         | Fault::UnsupportedTools
         | Fault::BadToolArgs
         | Fault::HugeLine { .. }
+        | Fault::Say(_)
+        | Fault::JsonSlip(_)
+        | Fault::Wrong
+        | Fault::Verbose { .. }
         | Fault::RefuseConnections => &[Shape::Text],
     }
 }
@@ -296,6 +305,8 @@ impl Case<'_> {
             // A finish reason is enough in the dialects whose last marker says nothing more.
             Bites::StrictReaders | Bites::Streams if !stream => return Expected::Primary,
             Bites::StrictReaders => return self.lenient(),
+            // No contract forbids it here.
+            Bites::UnderContract => return Expected::Primary,
             Bites::Always
             | Bites::WithTools
             | Bites::WithSchema
@@ -492,6 +503,10 @@ fn breaks_after_output(fault: &Fault, meeting: Meeting) -> bool {
         | Fault::BadToolArgs
         | Fault::HugeLine { .. }
         | Fault::DeepJson { .. }
+        | Fault::Say(_)
+        | Fault::JsonSlip(_)
+        | Fault::Wrong
+        | Fault::Verbose { .. }
         | Fault::RefuseConnections => (0, false),
     };
     let something_to_show = match meeting.shape {

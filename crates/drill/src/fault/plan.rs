@@ -27,12 +27,12 @@ pub struct FaultPlan {
 
 impl FaultPlan {
     /// Every call, for ever.
-    pub const fn always(fault: Fault) -> Self {
+    pub fn always(fault: Fault) -> Self {
         FaultPlan { fault, share: 1.0, first: None, from: Duration::ZERO, until: None }
     }
 
     /// Only the first `count` calls.
-    pub const fn first(fault: Fault, count: u32) -> Self {
+    pub fn first(fault: Fault, count: u32) -> Self {
         FaultPlan { first: Some(count), ..FaultPlan::always(fault) }
     }
 

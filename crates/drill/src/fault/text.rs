@@ -1,6 +1,6 @@
 //! The text form of faults: `name[:argument,argument...]`, an argument being `key=value` or a bare word.
 
-use super::{CutAt, CutHow, Denied, Fault, Position};
+use super::{CutAt, CutHow, Denied, Fault, Position, Slip};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
@@ -71,6 +71,12 @@ impl fmt::Display for Fault {
             Fault::BadToolArgs => f.write_str("bad-tool-args"),
             Fault::HugeLine { bytes } => write!(f, "huge-line:bytes={}", Size(*bytes)),
             Fault::DeepJson { depth } => write!(f, "deep-json:depth={depth}"),
+            Fault::Say(text) => write!(f, "say:{}", Encoded(text)),
+            Fault::JsonSlip(Slip::Fences) => f.write_str("json-slip:fences"),
+            Fault::JsonSlip(Slip::TrailingCommas) => f.write_str("json-slip:trailing-commas"),
+            Fault::JsonSlip(Slip::Closers) => f.write_str("json-slip:closers"),
+            Fault::Wrong => f.write_str("wrong"),
+            Fault::Verbose { times } => write!(f, "verbose:times={times}"),
             Fault::RefuseConnections => f.write_str("refuse-connections"),
         }
     }
@@ -136,6 +142,15 @@ impl Fault {
             "bad-tool-args" => Fault::BadToolArgs,
             "huge-line" => Fault::HugeLine { bytes: args.size("bytes", 1_000_000)? },
             "deep-json" => Fault::DeepJson { depth: args.count("depth", 1_000)? },
+            "say" => Fault::Say(args.text()?.into()),
+            "json-slip" => {
+                let slips =
+                    [("fences", Slip::Fences), ("trailing-commas", Slip::TrailingCommas), ("closers", Slip::Closers)];
+                let slip = slips.into_iter().find(|(word, _)| args.word(word)).map(|(_, slip)| slip);
+                Fault::JsonSlip(slip.ok_or_else(|| args.error("give fences, trailing-commas or closers".into()))?)
+            }
+            "wrong" => Fault::Wrong,
+            "verbose" => Fault::Verbose { times: args.count("times", 20)?.clamp(1, TIMES_MAX) },
             "refuse-connections" => Fault::RefuseConnections,
             name => match name.parse::<u16>() {
                 Ok(status @ 500..=599) => Fault::Status { status, retry_after: args.time("retry-after")? },
@@ -148,7 +163,10 @@ impl Fault {
     }
 }
 
-const KNOWN: [&str; 28] = [
+/// The longest filler, in lengths of the reply.
+const TIMES_MAX: u32 = 10_000;
+
+const KNOWN: [&str; 32] = [
     "latency",
     "first-token",
     "hang",
@@ -176,6 +194,10 @@ const KNOWN: [&str; 28] = [
     "bad-tool-args",
     "huge-line",
     "deep-json",
+    "say",
+    "json-slip",
+    "wrong",
+    "verbose",
     "refuse-connections",
 ];
 
@@ -232,6 +254,15 @@ impl<'a> Args<'a> {
             }
             None => false,
         }
+    }
+
+    /// The one bare argument, percent-decoded.
+    fn text(&mut self) -> Result<String, ParseFaultError> {
+        let at = self.rest.iter().position(|(_, value)| value.is_none());
+        let Some(encoded) = at.map(|at| self.rest.remove(at).0) else {
+            return Err(self.error("give the text, percent-encoded, as in say:No%20way".into()));
+        };
+        decoded(encoded).ok_or_else(|| self.error(format!("`{encoded}` is not percent-encoded UTF-8")))
     }
 
     fn position(&mut self, default: Position) -> Position {
@@ -311,6 +342,37 @@ impl fmt::Display for Time {
             None => write!(f, "{micros}us"),
         }
     }
+}
+
+/// Percent-encoded: nothing that separates arguments or breaks a header is left.
+struct Encoded<'a>(&'a str);
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => write!(f, "{}", char::from(byte))?,
+                _ => write!(f, "%{byte:02X}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            let (digits, tail) = tail.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = tail;
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 struct Size(u32);

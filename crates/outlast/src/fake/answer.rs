@@ -6,7 +6,7 @@ use super::{
 };
 use outlast_drill::{
     Fault,
-    fault::{CutAt, Position},
+    fault::{CutAt, Position, Slip},
 };
 use outlast_model::turn::Finish;
 use serde_json::{Value, json};
@@ -117,6 +117,7 @@ impl Answer {
                 }
             }
             Fault::DeepJson { depth } => self.deep = Some(*depth),
+            Fault::Verbose { times } => self.go_on(usize::try_from(*times).unwrap_or(usize::MAX)),
             Fault::Latency(_)
             | Fault::FirstToken(_)
             | Fault::Hang(Position::BeforeHeaders | Position::AfterHeaders)
@@ -139,8 +140,19 @@ impl Answer {
             | Fault::AccessDenied(_)
             | Fault::UnsupportedTools
             | Fault::BadToolArgs
+            | Fault::Say(_)
+            | Fault::JsonSlip(_)
+            | Fault::Wrong
             | Fault::RefuseConnections => {}
         }
+    }
+
+    /// Filler after the text; blanks after JSON, which change nothing but the bill.
+    fn go_on(&mut self, times: usize) {
+        let Content::Text(pieces) = &mut self.content else { return };
+        let filler = if pieces.first().is_some_and(|first| first.starts_with('{')) { "    " } else { " and so on" };
+        let more = pieces.len().saturating_mul(times);
+        pieces.extend(std::iter::repeat_n(Cow::Borrowed(filler), more));
     }
 }
 
@@ -178,6 +190,9 @@ fn content(asked: &Asked, name: &str, chunks: Option<u32>, fault: Option<&Fault>
     if matches!(fault, Some(Fault::Refusal)) {
         return Content::Refusal(words("I'm very sorry, but I can't assist with that request."));
     }
+    if let Some(Fault::Say(text)) = fault {
+        return Content::Text(words(text));
+    }
     let called = tools_to_call(asked, fault.is_some_and(wants_a_tool_call));
     if !called.is_empty() {
         let call = |tool: &str| ToolCall { name: tool.to_owned(), arguments: arguments(asked, tool, fault) };
@@ -185,6 +200,11 @@ fn content(asked: &Asked, name: &str, chunks: Option<u32>, fault: Option<&Fault>
     }
     if let Some(schema) = &asked.format {
         return Content::Text(split(structured(schema, fault), 8));
+    }
+    if matches!(fault, Some(Fault::Wrong)) {
+        return Content::Text(words(
+            "It is certainly the other way round, and always was; there is no doubt about it.",
+        ));
     }
     Content::Text(prose(asked, name, asked.model.chunks.or(chunks)))
 }
@@ -241,8 +261,41 @@ fn structured(schema: &Value, fault: Option<&Fault>) -> String {
     match fault {
         Some(Fault::InvalidJson) => r#"Here is the result you asked for: {"status": ok, "items": [1, 2"#.to_owned(),
         Some(Fault::SchemaDrift) => drifted(schema).to_string(),
+        Some(Fault::JsonSlip(slip)) => slipped(&structured(schema, None), *slip),
+        Some(Fault::Wrong) => wrong(instance(schema)).to_string(),
         Some(_) | None if *schema == Value::Bool(true) => json!({"status": "ok"}).to_string(),
         Some(_) | None => instance(schema).to_string(),
+    }
+}
+
+/// Good JSON with a slip of form.
+fn slipped(json: &str, slip: Slip) -> String {
+    match slip {
+        Slip::Fences => format!("```json\n{json}\n```"),
+        Slip::TrailingCommas => with_trailing_commas(json),
+        Slip::Closers => json.trim_end_matches(['}', ']']).to_owned(),
+    }
+}
+
+/// The instances hold no brackets in their strings.
+fn with_trailing_commas(json: &str) -> String {
+    let mut slipped = String::with_capacity(json.len() + 8);
+    for letter in json.chars() {
+        if matches!(letter, '}' | ']') && !slipped.ends_with(['{', '[']) {
+            slipped.push(',');
+        }
+        slipped.push(letter);
+    }
+    slipped
+}
+
+/// Every free text another one, every number the next: as valid as before, and wrong.
+fn wrong(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.parse::<f64>().is_err() => Value::String(text.chars().rev().collect()),
+        Value::Array(all) => Value::Array(all.into_iter().map(wrong).collect()),
+        Value::Object(fields) => Value::Object(fields.into_iter().map(|(name, value)| (name, wrong(value))).collect()),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
     }
 }
 

@@ -59,6 +59,10 @@ impl Problem {
             | Fault::BadToolArgs
             | Fault::HugeLine { .. }
             | Fault::DeepJson { .. }
+            | Fault::Say(_)
+            | Fault::JsonSlip(_)
+            | Fault::Wrong
+            | Fault::Verbose { .. }
             | Fault::RefuseConnections => None,
         }
     }

@@ -105,6 +105,10 @@ impl Break {
             | Fault::BadToolArgs
             | Fault::HugeLine { .. }
             | Fault::DeepJson { .. }
+            | Fault::Say(_)
+            | Fault::JsonSlip(_)
+            | Fault::Wrong
+            | Fault::Verbose { .. }
             | Fault::RefuseConnections => None,
         }
     }
