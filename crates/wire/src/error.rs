@@ -43,13 +43,23 @@ pub enum Refused {
     Busy,
     /// The gateway is shutting down.
     Draining,
+    /// An `Idempotency-Key` came again with another request.
+    KeyReused,
+    /// The first request of an `Idempotency-Key` is still being answered.
+    KeyInFlight,
+    /// A confirmation is unknown, used, or of another request.
+    Unconfirmed,
+    /// What was to be fetched or confirmed has expired.
+    Expired,
+    /// The durable store cannot be used, and the request may not go on without it.
+    StoreDown,
     /// A bug; it is logged under the request id.
     Internal,
 }
 
 impl Refused {
     /// Every kind, for tables and tests.
-    pub const ALL: [Refused; 11] = [
+    pub const ALL: [Refused; 16] = [
         Refused::BadRequest,
         Refused::Unauthorized,
         Refused::Forbidden,
@@ -60,6 +70,11 @@ impl Refused {
         Refused::TooSlow,
         Refused::Busy,
         Refused::Draining,
+        Refused::KeyReused,
+        Refused::KeyInFlight,
+        Refused::Unconfirmed,
+        Refused::Expired,
+        Refused::StoreDown,
         Refused::Internal,
     ];
 }
@@ -143,6 +158,12 @@ const fn face_of_refusal(why: Refused) -> Face {
         Refused::TooSlow => face(408, "invalid_request_error", "request_timeout", "timeout_error"),
         Refused::Busy => overload("busy"),
         Refused::Draining => overload("draining"),
+        Refused::KeyReused => request(422, "idempotency_key_reused"),
+        // The one 409: the SDKs retry it unasked, and a retry is what gets the first request's answer.
+        Refused::KeyInFlight => request(409, "idempotency_key_in_flight"),
+        Refused::Unconfirmed => request(422, "confirmation_invalid"),
+        Refused::Expired => request(410, "expired"),
+        Refused::StoreDown => behind(503, "store_unavailable"),
         Refused::Internal => behind(500, "internal"),
     }
 }

@@ -106,6 +106,11 @@ fn denied(shared: &Shared, dialect: Dialect, id: &RequestId, denial: Denial) -> 
         | Refused::NoSuchPath
         | Refused::WrongMethod
         | Refused::Busy
+        | Refused::KeyReused
+        | Refused::KeyInFlight
+        | Refused::Unconfirmed
+        | Refused::Expired
+        | Refused::StoreDown
         | Refused::Internal => {}
     }
     response
@@ -117,12 +122,17 @@ fn count(shared: &Shared, why: Refused) {
         Refused::Unauthorized | Refused::Forbidden => metrics.requests_unauthorized.add(1),
         Refused::Busy => metrics.shed_overload.add(1),
         Refused::Draining => metrics.shed_draining.add(1),
+        Refused::StoreDown => metrics.shed_store.add(1),
         Refused::BadRequest
         | Refused::TooLarge
         | Refused::TooSlow
         | Refused::NoSuchModel
         | Refused::NoSuchPath
         | Refused::WrongMethod
+        | Refused::KeyReused
+        | Refused::KeyInFlight
+        | Refused::Unconfirmed
+        | Refused::Expired
         | Refused::Internal => metrics.requests_rejected.add(1),
     }
 }

@@ -75,6 +75,8 @@ pub struct Metrics {
     pub shed_overload: Counter,
     /// Requests refused because the process is draining.
     pub shed_draining: Counter,
+    /// Requests refused because the durable store could not be written.
+    pub shed_store: Counter,
     /// Requests refused before they became calls: malformed, unknown route, too large.
     pub requests_rejected: Counter,
     /// Requests without a valid key.
@@ -109,6 +111,7 @@ impl Metrics {
             connections_refused: Counter::default(),
             shed_overload: Counter::default(),
             shed_draining: Counter::default(),
+            shed_store: Counter::default(),
             requests_rejected: Counter::default(),
             requests_unauthorized: Counter::default(),
             reloads_applied: Counter::default(),
@@ -158,6 +161,7 @@ impl Metrics {
         out.counter("outlast_shed_total", "Requests refused because this process could not take them.");
         out.sample(&[("reason", "overload")], self.shed_overload.get());
         out.sample(&[("reason", "draining")], self.shed_draining.get());
+        out.sample(&[("reason", "store")], self.shed_store.get());
         out.counter("outlast_rejected_total", "Requests refused before they became calls.");
         out.sample(&[("reason", "request")], self.requests_rejected.get());
         out.sample(&[("reason", "key")], self.requests_unauthorized.get());
