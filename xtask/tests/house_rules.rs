@@ -26,7 +26,7 @@ const PLACES: &[Place] = &[
     Place {
         name: "outlast-wire",
         ours: &["outlast-model"],
-        outside: Some(&["serde", "serde_json", "bytes", "memchr", "jsonschema", "minijinja"]),
+        outside: Some(&["serde", "serde_json", "bytes", "memchr", "jsonschema", "minijinja", "whatlang", "blake3"]),
     },
     Place { name: "outlast-store", ours: &["outlast-model", "outlast-engine"], outside: None },
     Place {
