@@ -9,6 +9,7 @@ mod backoff;
 mod budget;
 pub mod call;
 pub mod fleet;
+pub mod vote;
 
 pub use call::{Action, Ask, Backstopped, Call, CallId, Event, RetryAdvice, Settlement, Source, Spent, Validated};
-pub use fleet::{Alert, BoundRoute, Fleet, FleetAction, FleetEvent, TargetIx, TargetState, TargetView};
+pub use fleet::{Alert, BoundRoute, Fleet, FleetAction, FleetEvent, ReplyQuality, TargetIx, TargetState, TargetView};

@@ -47,7 +47,7 @@ impl Call {
         self.candidates.reserve_exact(route.bound().len());
         for (listed, place) in (0u64..).zip(route.bound()) {
             let target = fleet.target(place.ix);
-            match fits(&target.spec, &self.needs) {
+            match fits(&target.spec, &self.needs, fleet.input_tokens(place.ix, &self.needs)) {
                 Ok(unknown) => {
                     let rank = match ranking {
                         Ranking::Order => listed,
@@ -72,8 +72,9 @@ fn drawn(rng: &mut fastrand::Rng, weight: u32) -> u64 {
     (arrival * 1e15) as u64
 }
 
-/// Whether a target can answer: surely (`Ok(false)`), or as far as anybody knows (`Ok(true)`).
-fn fits(spec: &TargetSpec, needs: &Needs) -> Result<bool, WhyLeftOut> {
+/// Whether a target can answer a request of so many tokens, by its own count: surely (`Ok(false)`), or as far as anybody
+/// knows (`Ok(true)`).
+fn fits(spec: &TargetSpec, needs: &Needs, input_tokens: u32) -> Result<bool, WhyLeftOut> {
     let lost = &needs.cannot_carry[spec.dialect.index()];
     if !lost.is_empty() {
         return Err(WhyLeftOut::CannotCarry(lost.iter().map(|what| (*what).into()).collect()));
@@ -97,7 +98,7 @@ fn fits(spec: &TargetSpec, needs: &Needs) -> Result<bool, WhyLeftOut> {
         return Err(WhyLeftOut::OutputTooLong { limit, wanted });
     }
     // The estimate of the input is rough; what it cannot rule out is tried, and `context_exceeded` moves on.
-    let needed = needs.input_tokens.saturating_add(needs.max_output_tokens.unwrap_or(0));
+    let needed = input_tokens.saturating_add(needs.max_output_tokens.unwrap_or(0));
     match spec.context_window {
         Some(window) if needed > window => Err(WhyLeftOut::ContextTooSmall { window, needed }),
         Some(_) | None => Ok(unknown),

@@ -331,12 +331,15 @@ impl Call {
     }
 
     /// Enters what an attempt took.
-    pub(super) fn spent(&mut self, fleet: &Fleet, attempt: u8, spent: Spent) {
+    pub(super) fn spent(&mut self, fleet: &mut Fleet, attempt: u8, spent: Spent) {
         let record = &mut self.attempts[usize::from(attempt)];
         (record.usage, record.bytes_out, record.bytes_in) = (spent.usage, spent.bytes_out, spent.bytes_in);
-        let mut places = self.candidates.iter().map(|candidate| &fleet.target(candidate.place.ix).spec);
-        let price = places.find(|spec| spec.id == record.target).and_then(|spec| spec.price);
-        record.cost = price.map(|price| price.cost(&spent.usage));
+        let mut places = self.candidates.iter().map(|candidate| candidate.place.ix);
+        let Some(ix) = places.find(|ix| fleet.target(*ix).spec.id == record.target) else { return };
+        record.cost = fleet.target(ix).spec.price.map(|price| price.cost(&spent.usage));
+        if !spent.usage.estimated {
+            fleet.learn_tokens(ix, self.needs.input_tokens, spent.usage.input_tokens);
+        }
     }
 }
 

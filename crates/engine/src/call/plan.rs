@@ -79,7 +79,7 @@ impl Call {
         self.leave_line(fleet);
         if let Then::Repeat(at) = wait.then {
             let candidate = &self.candidates[at];
-            match fleet.standing(candidate.place.ix, candidate.used_keys, self.chance, now) {
+            match fleet.standing(candidate.place, candidate.used_keys, self.chance, now) {
                 Standing::Healthy | Standing::Demoted | Standing::Undrawn => {
                     self.start(at, AttemptReason::SameTarget, None, fleet, now);
                     return;
@@ -114,7 +114,7 @@ impl Call {
             if candidate.tried || too_small || too_late || (candidate.again && self.repeated) {
                 continue;
             }
-            seen.push(Seen { at, standing: fleet.standing(candidate.place.ix, candidate.used_keys, self.chance, now) });
+            seen.push(Seen { at, standing: fleet.standing(candidate.place, candidate.used_keys, self.chance, now) });
         }
         seen
     }

@@ -385,7 +385,7 @@ impl Call {
     }
 
     /// The answer to an abort.
-    pub(super) fn aborted(&mut self, fleet: &Fleet, attempt: u8, spent: Spent) {
+    pub(super) fn aborted(&mut self, fleet: &mut Fleet, attempt: u8, spent: Spent) {
         if self.owed == 0 || usize::from(attempt) >= self.attempts.len() {
             return;
         }

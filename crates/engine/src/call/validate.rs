@@ -1,9 +1,9 @@
 //! Does the reply pass? The only place that mints [`Validated`].
 
 use super::{Action, Call};
-use crate::fleet::{Fleet, Soft};
+use crate::fleet::{Fleet, ReplyQuality, Soft};
 use outlast_model::{
-    Failure, FailureReport, Findings, Mono, Problem,
+    Failure, FailureReport, Findings, Gate, Mono, Problem,
     failure::{Blame, Then},
     policy::{OutputNeed, RefusalPolicy},
     record::{Decision, GaveUp, SchemaStatus},
@@ -48,10 +48,10 @@ impl Call {
     /// Judges a complete reply by what the checks found in it.
     pub(super) fn checked(&mut self, fleet: &mut Fleet, findings: Findings, now: Mono) {
         let Some(flight) = &self.flight else { return };
-        let (attempt, ix) = (flight.attempt, flight.ix);
+        let (attempt, at) = (flight.attempt, flight.at);
         self.schema = findings.schema;
         let worst = worst(&findings.problems).map(|problem| problem.failure);
-        self.judge_softly(fleet, ix, &findings, now);
+        self.note_quality(fleet, at, &findings, now);
         match worst {
             None => self.deliver(fleet, attempt, now),
             Some(Failure::Refusal) if !self.refusal_moves_on(fleet, now) => self.deliver(fleet, attempt, now),
@@ -88,14 +88,21 @@ impl Call {
         self.route.route().contract.refusal == RefusalPolicy::Reroute
     }
 
-    /// The soft detectors hear of every reply, good or bad.
-    fn judge_softly(&self, fleet: &mut Fleet, ix: usize, findings: &Findings, now: Mono) {
-        let bad = |kind: Soft| findings.problems.iter().any(|problem| soft_kind(problem.failure) == Some(kind));
-        fleet.judge(ix, Soft::Empty, bad(Soft::Empty), now);
-        fleet.judge(ix, Soft::Refusal, bad(Soft::Refusal), now);
-        if self.needs.output != OutputNeed::Text || self.needs.tools || findings.schema != SchemaStatus::None {
-            fleet.judge(ix, Soft::Structure, bad(Soft::Structure), now);
-        }
+    /// The detectors of quality hear of every reply, good or bad.
+    fn note_quality(&self, fleet: &mut Fleet, at: usize, findings: &Findings, now: Mono) {
+        let broke = |failure: Failure| findings.problems.iter().any(|problem| problem.failure == failure);
+        let structured =
+            self.needs.output != OutputNeed::Text || self.needs.tools || findings.schema != SchemaStatus::None;
+        let quality = ReplyQuality {
+            schema: structured.then(|| !broke(Failure::SchemaError) && !broke(Failure::ToolMismatch)),
+            refusal: broke(Failure::Refusal),
+            empty: broke(Failure::Empty),
+            repaired: !findings.fixes.is_empty(),
+            citation: findings
+                .cites
+                .then(|| !findings.problems.iter().any(|problem| problem.gate == Some(Gate::Citation))),
+        };
+        fleet.note_reply(self.candidates[at].place, quality, now);
     }
 }
 

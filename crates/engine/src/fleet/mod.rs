@@ -13,18 +13,22 @@ mod cusum;
 mod health;
 mod limiter;
 mod probe;
+mod quality;
 mod target;
+mod tokens;
+mod view;
 mod window;
 
 pub(crate) use breaker::Receipt;
 pub(crate) use cusum::Soft;
+pub use quality::ReplyQuality;
+pub use view::{TargetState, TargetView};
 
 use crate::{budget::Price, budget::RetryBudget, call::CallId};
 use admission::Admission;
-use breaker::State;
 use outlast_model::{
     Failure, FailureReport, Mono, ProviderId, RouteId, TargetId,
-    policy::{HealthPolicy, Needs, Route, TargetSpec},
+    policy::{HealthPolicy, Route, TargetSpec},
 };
 use probe::Probing;
 use std::{
@@ -98,6 +102,22 @@ pub enum FleetEvent {
         /// How long its first output took, or how it failed.
         result: Result<Duration, FailureReport>,
     },
+    /// A golden task was answered by this target.
+    Golden {
+        /// Which target.
+        target: TargetIx,
+        /// Its answer has every property it had to have.
+        passed: bool,
+    },
+    /// A user said what a delivered reply was worth.
+    Feedback {
+        /// The route that was asked.
+        route: RouteId,
+        /// The target that answered.
+        target: TargetId,
+        /// It was good.
+        good: bool,
+    },
 }
 
 /// What the host must do for the fleet.
@@ -163,65 +183,6 @@ pub enum Alert {
         /// Which.
         target: TargetId,
     },
-}
-
-/// Where a target's breaker stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum TargetState {
-    /// Serving.
-    Closed,
-    /// Not asked until the time is up.
-    Open,
-    /// One probe or one live call at a time tries it.
-    HalfOpen,
-    /// Serving this share of the traffic it would have.
-    Restoring {
-        /// Between 0 and 1.
-        share: f64,
-    },
-    /// No longer in the config; calls in flight go on.
-    Retired,
-}
-
-/// One target as the operator sees it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TargetView {
-    /// Its slot.
-    pub target: TargetIx,
-    /// Its name.
-    pub id: TargetId,
-    /// Its breaker.
-    pub state: TargetState,
-    /// The evidence against it; the breaker opens at [`HealthPolicy::open_at`].
-    pub evidence: f64,
-    /// Ranked after the healthy ones, by a soft detector or because its provider is suspect.
-    pub demoted: bool,
-    /// Until an open breaker lets a trial through.
-    pub reopens_in: Option<Duration>,
-    /// Attempts in flight.
-    pub in_flight: u32,
-    /// Attempts in flight for longer than they should be.
-    pub overdue: u32,
-    /// Until the last of its keys' 429 schedules lets a call through again; absent when one does now.
-    pub limited_for: Option<Duration>,
-    /// Keys that were rejected or are out of money, by position.
-    pub keys_out: Vec<u8>,
-    /// The provider denies this model to this account.
-    pub access_denied: bool,
-    /// First output of streams: p50, p95, p99. Absent without samples.
-    pub first_output: Option<[Duration; 3]>,
-    /// Whole replies that are not streamed: p50, p95, p99. Absent without samples.
-    pub whole_reply: Option<[Duration; 3]>,
-    /// Attempts started since the process began.
-    pub attempts: u64,
-    /// Attempts that ended in a reply.
-    pub answered: u64,
-    /// Attempts that were held against it.
-    pub faults: u64,
-    /// 429s.
-    pub rate_limits: u64,
-    /// Probes sent.
-    pub probes: u64,
 }
 
 /// The health of all targets, retry budgets and admission. One lock, held for one `handle`.
@@ -345,6 +306,8 @@ impl Fleet {
         match event {
             FleetEvent::Tick => self.tick(now),
             FleetEvent::Probed { target, key, result } => self.probed(target.index(), Some(key), result, now),
+            FleetEvent::Golden { target, passed } => self.note_golden(target.index(), passed, now),
+            FleetEvent::Feedback { route, target, good } => self.note_feedback(&route, &target, good, now),
         }
     }
 
@@ -391,7 +354,8 @@ impl Fleet {
     }
 
     /// Where a target stands for a call that has used these keys on it (a bit mask) and has drawn this chance.
-    pub(crate) fn standing(&mut self, ix: usize, used_keys: u64, chance: f64, now: Mono) -> Standing {
+    pub(crate) fn standing(&mut self, place: BoundTarget, used_keys: u64, chance: f64, now: Mono) -> Standing {
+        let ix = place.ix;
         if self.targets[ix].denied_until > now {
             return Standing::Denied;
         }
@@ -475,61 +439,5 @@ impl Fleet {
 
     pub(crate) fn spend(&mut self, budget: usize, price: Price, now: Mono) -> bool {
         self.budgets[budget].spend(price, now)
-    }
-
-    /// What such a request is expected to cost on a target, in nano-dollars.
-    pub(crate) fn expected_cost(&self, ix: usize, needs: &Needs) -> Option<u64> {
-        /// Output of a request that names no limit, or a generous one.
-        const TYPICAL_OUTPUT: u32 = 250;
-        let usage = outlast_model::turn::Usage {
-            input_tokens: needs.input_tokens,
-            output_tokens: needs.max_output_tokens.map_or(TYPICAL_OUTPUT, |limit| limit.min(TYPICAL_OUTPUT)),
-            ..Default::default()
-        };
-        self.targets[ix].spec.price.map(|price| price.cost(&usage).as_nanos())
-    }
-
-    /// Every target that is not retired, or is retired with calls in flight, in order of slots.
-    pub fn view(&self, now: Mono) -> Vec<TargetView> {
-        let shown = |target: &&Target| !target.retired || target.in_flight > 0;
-        let slots = self.targets.iter().enumerate();
-        slots.filter(|(_, target)| shown(target)).map(|(ix, target)| self.view_of(ix, target, now)).collect()
-    }
-
-    fn view_of(&self, ix: usize, target: &Target, now: Mono) -> TargetView {
-        let provider = &self.providers[target.provider];
-        let state = match target.breaker.state() {
-            _ if target.retired => TargetState::Retired,
-            State::Closed => TargetState::Closed,
-            State::Open { .. } => TargetState::Open,
-            State::HalfOpen => TargetState::HalfOpen,
-            State::Restoring(ramp) => TargetState::Restoring { share: ramp.share(now) },
-        };
-        let reopens_in = match target.breaker.state() {
-            State::Open { until } => Some(now.until(until)),
-            State::Closed | State::HalfOpen | State::Restoring(_) => None,
-        };
-        let ready_at = target.limiters.iter().map(|limiter| limiter.scheduled_at()).min().unwrap_or_default();
-        let keys_out = (0u8..).zip(&provider.keys).filter(|(_, key)| **key != KeyState::Good).map(|(at, _)| at);
-        TargetView {
-            target: TargetIx::of(ix),
-            id: target.spec.id.clone(),
-            state,
-            evidence: target.breaker.evidence(now),
-            demoted: provider.suspect || target.soft.demoted(now),
-            reopens_in,
-            in_flight: target.in_flight,
-            overdue: u32::try_from(target.late.values().filter(|overdue| **overdue).count()).unwrap_or(u32::MAX),
-            limited_for: (ready_at > now).then(|| now.until(ready_at)),
-            keys_out: keys_out.collect(),
-            access_denied: target.denied_until > now,
-            first_output: target.first_output.summary(),
-            whole_reply: target.whole_reply.summary(),
-            attempts: target.counts.attempts,
-            answered: target.counts.answered,
-            faults: target.counts.faults,
-            rate_limits: target.counts.rate_limits,
-            probes: target.counts.probes,
-        }
     }
 }

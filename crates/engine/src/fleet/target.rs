@@ -5,6 +5,7 @@ use super::{
     cusum::SoftDetectors,
     limiter::Limiter,
     probe::Probing,
+    tokens::TokenScale,
     window::{Histogram, Latency},
 };
 use crate::call::CallId;
@@ -35,6 +36,8 @@ pub(crate) struct Target {
     pub(crate) whole_reply: Latency,
     /// Mean gaps between the tokens of a stream.
     pub(crate) gaps: Histogram,
+    /// What it counts as a token.
+    pub(crate) tokens: TokenScale,
     pub(crate) limiters: Vec<Limiter>,
     /// The provider denies this model to this account: not asked before then.
     pub(crate) denied_until: Mono,
@@ -75,6 +78,7 @@ impl Target {
             first_output: Latency::of_first_output(),
             whole_reply: Latency::of_whole_reply(),
             gaps: Histogram::default(),
+            tokens: TokenScale::default(),
             limiters,
             denied_until: Mono::ZERO,
             probing,
