@@ -5,16 +5,21 @@
 //! read by [`reply`] (whole) or [`stream`] (frame by frame) and leaves in the client's dialect. [`crossing`] says
 //! what a crossing cannot carry.
 
+pub mod agree;
 mod anthropic;
 pub mod check;
 pub mod classify;
+pub mod compose;
+pub mod contract;
 pub mod crossing;
 pub mod error;
 pub mod inbound;
 mod json;
+pub mod judge;
 mod lax;
 pub mod note;
 mod openai_chat;
+pub mod plan;
 pub mod probe;
 #[cfg(test)]
 mod recorded;
@@ -24,6 +29,7 @@ mod scan;
 mod schema;
 mod sse;
 pub mod stream;
+pub mod template;
 pub mod tokens;
 
 pub use anthropic::MAX_TOKENS_DEFAULT;

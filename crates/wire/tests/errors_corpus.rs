@@ -7,8 +7,8 @@
 //! `classify::broken_finish`.
 
 use bytes::Bytes;
-use outlast_model::{Failure, Wall, policy::Dialect, turn::Finish};
-use outlast_wire::{Inbound, StreamReader, check, classify, reply};
+use outlast_model::{Brief, Failure, Wall, policy::Dialect, turn::Finish};
+use outlast_wire::{Inbound, StreamReader, check, classify, contract::Gates, reply};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -76,12 +76,13 @@ fn spoken_class(dialect: Dialect, stream: bool, body: Bytes) -> &'static str {
         }
     };
     let asked = Inbound::parse(dialect, Bytes::from_static(asked.as_bytes())).unwrap();
+    let demand = check::Asked { inbound: &asked, gates: Gates::none(), brief: &Brief::default() };
     let found = if stream {
         let mut reader = StreamReader::new(dialect, &asked, false, true);
         let mut out = Vec::new();
-        reader.push(body, &mut out).and_then(|()| reader.end(&mut out)).map(|_| check::stream(&asked, &reader))
+        reader.push(body, &mut out).and_then(|()| reader.end(&mut out)).map(|_| check::stream(&demand, &reader).findings)
     } else {
-        reply::read(dialect, &asked, body).map(|reply| check::reply(&asked, &reply))
+        reply::read(dialect, &asked, body).map(|reply| check::reply(&demand, &reply).findings)
     };
     match found {
         Err(report) => report.failure.class(),

@@ -14,10 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use outlast_engine::Spent;
 use outlast_model::{
-    Failure, FailureReport, Findings,
+    Brief, Failure, FailureReport, Findings,
     turn::{Finish, OutputFormat, Usage},
 };
-use outlast_wire::{Inbound, Piece, PieceKind, StreamReader, check, classify, reply};
+use outlast_wire::{Inbound, Piece, PieceKind, StreamReader, check, classify, contract::Gates, reply};
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::ready, time::Duration};
 
 /// The longest error body that is read; what is longer is classified by its beginning.
@@ -361,10 +361,11 @@ impl Exchange {
 
     /// Runs the checks on the complete reply.
     pub(super) fn check(&self) -> Findings {
+        let asked = check::Asked { inbound: &self.inbound, gates: Gates::none(), brief: &Brief::default() };
         match (&self.reply, &self.phase) {
-            (Some(reply), _) => check::reply(&self.inbound, reply),
+            (Some(reply), _) => check::reply(&asked, reply).findings,
             (None, Phase::Stream { reader, .. } | Phase::Done { reader: Some(reader), .. }) => {
-                check::stream(&self.inbound, reader)
+                check::stream(&asked, reader).findings
             }
             (
                 None,

@@ -5,9 +5,9 @@
 
 mod schema;
 
-use crate::{Answer, Inbound, StreamReader, reply::Reply};
+use crate::{Answer, Inbound, StreamReader, compose::Said, contract::Gates, plan::Intent, reply::Reply};
 use outlast_model::{
-    Failure, Findings, Problem,
+    Brief, Failure, Findings, Problem,
     record::SchemaStatus,
     turn::{Finish, OutputFormat},
 };
@@ -18,14 +18,52 @@ use serde_json::Value;
 /// The most problems listed of one reply. More of them would decide nothing else.
 pub const PROBLEMS_MAX: usize = 8;
 
+/// What a reply is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The request as it came in.
+    pub inbound: &'a Inbound,
+    /// The contract of its route.
+    pub gates: &'a Gates,
+    /// How the request was put to the target.
+    pub brief: &'a Brief,
+}
+
+/// What came of checking a reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// What was found.
+    pub findings: Findings,
+    /// What is to be delivered where it differs from what came: a repaired text, a plan.
+    pub instead: Option<Said>,
+    /// The tool calls that were not made.
+    pub plan: Option<Vec<Intent>>,
+}
+
 /// Checks a whole reply.
-pub fn reply(asked: &Inbound, reply: &Reply) -> Findings {
-    judge(&Demand::of(asked), &reply.answers, false)
+pub fn reply(asked: &Asked<'_>, reply: &Reply) -> Checked {
+    checked(judge(&Demand::of(asked.inbound), &reply.answers, false))
 }
 
 /// Checks a stream that has ended well.
-pub fn stream(asked: &Inbound, stream: &StreamReader) -> Findings {
-    judge(&Demand::of(asked), stream.answers(), stream.overflowed())
+pub fn stream(asked: &Asked<'_>, stream: &StreamReader) -> Checked {
+    checked(judge(&Demand::of(asked.inbound), stream.answers(), stream.overflowed()))
+}
+
+/// Checks a reply that came from no target, or not just now: a backstop's, a stored one, a vote.
+pub fn said(asked: &Asked<'_>, said: &Said) -> Checked {
+    let answer = Answer {
+        spoke: said.text.contains(|letter: char| !letter.is_whitespace()),
+        text: said.text.clone(),
+        tool_calls: said.tool_calls.iter().map(|call| (call.name.clone(), call.arguments.clone())).collect(),
+        finish: Some(said.finish),
+        ..Answer::default()
+    };
+    checked(judge(&Demand::of(asked.inbound), &[answer], false))
+}
+
+fn checked(findings: Findings) -> Checked {
+    Checked { findings, instead: None, plan: None }
 }
 
 /// What the request demands of its reply.

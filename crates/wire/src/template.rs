@@ -1,0 +1,205 @@
+//! Templates and expressions of the config: minijinja on a short leash.
+//!
+//! What they may cost is bounded: the source, the steps of one evaluation (fuel), the recursion and the output. There
+//! is nothing to include, import or load, a name that is not known is an error rather than nothing, and nothing is
+//! escaped: a notice is plain text, and a template that writes JSON uses the filter `tojson`.
+//!
+//! Errors say on which line and why. They never hold a value: values are payloads.
+
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, escape_formatter, value::Serde};
+use serde::Serialize;
+use std::{fmt, io, sync::LazyLock};
+
+/// The longest source of a template or expression, in bytes.
+pub const SOURCE_BYTES_MAX: usize = 64 << 10;
+/// The longest output of a template, in bytes.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// The steps one evaluation may take. A notice takes some dozens; a loop over 10,000 things some 100,000.
+const FUEL: u64 = 200_000;
+/// How deep an evaluation may nest.
+const RECURSION_MAX: usize = 64;
+/// The name of a template in its own environment.
+const NAME: &str = "template";
+
+/// A template, compiled once.
+pub struct Template {
+    env: Environment<'static>,
+    names: Vec<String>,
+}
+
+impl Template {
+    /// Compiles a template.
+    /// # Errors
+    /// On which line it is wrong, and how, in plain English.
+    pub fn compile(source: &str) -> Result<Template, String> {
+        bounded(source)?;
+        let mut env = environment();
+        env.add_template_owned(NAME, source.to_owned()).map_err(|error| of_source(&error))?;
+        let names = match env.get_template(NAME) {
+            Ok(template) => template.undeclared_variables(true),
+            Err(error) => return Err(of_source(&error)),
+        };
+        let mut names: Vec<String> = names.into_iter().filter(|name| !is_global(name)).collect();
+        names.sort_unstable();
+        Ok(Template { env, names })
+    }
+
+    /// The facts it reads, as dotted paths: `age`, `request.model`. Sorted.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Fills it in.
+    /// # Errors
+    /// On which line it failed, and why, without any value: a fact is missing, it took too long, or grew too large.
+    pub fn render(&self, facts: &impl Serialize) -> Result<String, String> {
+        let template = self.env.get_template(NAME).map_err(|error| of_values(&error))?;
+        let mut out = Bounded { written: Vec::new(), full: false };
+        let done = template.render_captured_to(Serde(facts), &mut out);
+        if out.full {
+            return Err(format!("it wrote more than {OUTPUT_BYTES_MAX} bytes"));
+        }
+        done.map_err(|error| of_values(&error))?;
+        String::from_utf8(out.written).map_err(|_| "it wrote something that is not text".to_owned())
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// An expression that is true or false, compiled once.
+pub struct Expression {
+    compiled: minijinja::Expression<'static, 'static>,
+    names: Vec<String>,
+}
+
+impl Expression {
+    /// Compiles an expression.
+    /// # Errors
+    /// How it is wrong, in plain English.
+    pub fn compile(source: &str) -> Result<Expression, String> {
+        // One environment serves all expressions: it is never written to.
+        static SHARED: LazyLock<Environment<'static>> = LazyLock::new(environment);
+        bounded(source)?;
+        if source.trim().is_empty() {
+            return Err("it is empty".into());
+        }
+        let compiled = SHARED.compile_expression_owned(source.to_owned()).map_err(|error| of_source(&error))?;
+        let mut names: Vec<String> =
+            compiled.undeclared_variables(true).into_iter().filter(|name| !is_global(name)).collect();
+        names.sort_unstable();
+        Ok(Expression { compiled, names })
+    }
+
+    /// The facts it reads, as dotted paths: `reply.total`, `text`. Sorted.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether it is true of these facts.
+    /// # Errors
+    /// Why it cannot be said, without any value: a fact is missing, two do not go together, or it took too long.
+    pub fn holds(&self, facts: &impl Serialize) -> Result<bool, String> {
+        self.of(Value::from(Serde(facts)))
+    }
+
+    /// As [`Expression::holds`], of facts that have been made once for several expressions.
+    pub(crate) fn of(&self, facts: Value) -> Result<bool, String> {
+        let value = self.compiled.eval(facts).map_err(|error| of_values(&error))?;
+        if value.is_undefined() {
+            return Err(in_words(ErrorKind::UndefinedError).into());
+        }
+        Ok(value.is_true())
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expression").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_fuel(Some(FUEL));
+    env.set_recursion_limit(RECURSION_MAX);
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    // A fact that is known to be nothing reads as nothing, not as the word "none".
+    env.set_formatter(|out, state, value| if value.is_none() { Ok(()) } else { escape_formatter(out, state, value) });
+    env
+}
+
+fn bounded(source: &str) -> Result<(), String> {
+    if source.len() > SOURCE_BYTES_MAX {
+        return Err(format!("it is longer than {SOURCE_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+fn is_global(name: &str) -> bool {
+    matches!(name, "range" | "dict" | "namespace" | "debug")
+}
+
+/// Output that ends at [`OUTPUT_BYTES_MAX`].
+struct Bounded {
+    written: Vec<u8>,
+    full: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written.len() + bytes.len() > OUTPUT_BYTES_MAX {
+            self.full = true;
+            return Err(io::Error::other("full"));
+        }
+        self.written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An error of the source, which is the operator's own: all that is known of it.
+fn of_source(error: &Error) -> String {
+    let why = error.detail().map_or_else(|| in_words(error.kind()).to_owned(), str::to_owned);
+    at_line(error, why)
+}
+
+/// An error while evaluating: its details may hold values, so only its kind is told.
+fn of_values(error: &Error) -> String {
+    at_line(error, in_words(error.kind()).to_owned())
+}
+
+fn at_line(error: &Error, why: String) -> String {
+    match error.line() {
+        Some(line) => format!("line {line}: {why}"),
+        None => why,
+    }
+}
+
+fn in_words(kind: ErrorKind) -> &'static str {
+    // The kinds are another crate's and may grow: what is not named here is said in general.
+    match kind {
+        ErrorKind::UndefinedError => "it reads something that is not there",
+        ErrorKind::InvalidOperation => "an operation does not fit its values",
+        ErrorKind::SyntaxError => "the syntax is wrong",
+        ErrorKind::TooManyArguments => "a function gets too many arguments",
+        ErrorKind::MissingArgument => "a function gets too few arguments",
+        ErrorKind::UnknownFilter => "there is no such filter",
+        ErrorKind::UnknownTest => "there is no such test",
+        ErrorKind::UnknownFunction => "there is no such function",
+        ErrorKind::UnknownMethod => "there is no such method",
+        ErrorKind::BadEscape => "an escape in a string is wrong",
+        ErrorKind::CannotUnpack => "a value cannot be taken apart as written",
+        ErrorKind::OutOfFuel => "it takes too many steps",
+        ErrorKind::WriteFailure => "its output grew too large",
+        ErrorKind::NonPrimitive | ErrorKind::NonKey => "a value is not of the kind that is needed there",
+        _ => "it cannot be evaluated",
+    }
+}
