@@ -7,6 +7,7 @@ use super::{
     Shared,
     body::{Out, Outlet},
     exchange::{Exchange, Seen},
+    lanes::Lanes,
     live::Live,
     reply_head::{self, Told},
 };
@@ -16,7 +17,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use outlast_engine::{Action, Ask, Backstopped, Call, Event, RetryAdvice, Settlement};
+use outlast_engine::{Action, Ask, Backstopped, Call, Event, RetryAdvice, Settlement, Source};
 use outlast_model::{
     Failure, FailureReport, Mono, RequestId, RouteId, TargetId, Wall,
     record::{CALL_RECORD_VERSION, CallRecord},
@@ -56,10 +57,11 @@ pub(super) struct Driver {
     ask_id: outlast_engine::CallId,
     inbound: Arc<Inbound>,
     facts: Facts,
-    exchange: Option<Exchange>,
+    lanes: Lanes,
     timer: Option<Pin<Box<Sleep>>>,
     timer_at: Mono,
-    released: bool,
+    /// The attempt whose output the client is shown as it comes.
+    released: Option<u8>,
     head_sent: bool,
     told: Told,
     ending: Option<Ending>,
@@ -69,7 +71,7 @@ pub(super) struct Driver {
 
 /// How the client's side of the call ends; performed once the call is settled, so that its facts are final.
 enum Ending {
-    Deliver { degraded: bool },
+    Deliver { attempt: u8, degraded: bool },
     Reject { failure: FailureReport, cause: Option<FailureReport>, attempt: Option<u8>, retry: RetryAdvice },
 }
 
@@ -89,10 +91,10 @@ impl Driver {
             ask_id,
             inbound,
             facts,
-            exchange: None,
+            lanes: Lanes::default(),
             timer: None,
             timer_at: Mono::FAR,
-            released: false,
+            released: None,
             head_sent: false,
             told: Told::default(),
             ending: None,
@@ -110,20 +112,20 @@ impl Driver {
             if let Some(record) = self.record.take() {
                 return self.finish(record, outlet).await;
             }
-            if self.released {
+            if self.released.is_some() {
                 self.pass_on(outlet).await;
             }
             self.arm_timer();
             tokio::select! {
                 // Output first: a deadline that passed while the client was slow to read is not the target's.
                 biased;
-                seen = next(&mut self.exchange) => self.report(seen),
+                (attempt, seen) = self.lanes.next() => self.report(attempt, seen),
                 () = self.wake.notified() => self.feed(Event::Woken),
                 () = expired(&mut self.timer) => {
                     self.timer_at = Mono::FAR;
                     self.feed(Event::Tick);
                 }
-                () = expired(&mut keep_alive), if !self.released => {
+                () = expired(&mut keep_alive), if self.released.is_none() => {
                     let next = self.shared.clock.mono() + KEEP_ALIVE;
                     keep_alive = Some(Box::pin(clock::sleep_until(self.shared.clock.instant(next))));
                     self.send_head(outlet).await;
@@ -138,9 +140,8 @@ impl Driver {
         self.shared.with_fleet(|fleet| self.call.handle(fleet, event, now));
     }
 
-    fn report(&mut self, seen: Seen) {
-        let Some(exchange) = &self.exchange else { return };
-        let attempt = exchange.attempt;
+    fn report(&mut self, attempt: u8, seen: Seen) {
+        let Some(exchange) = self.lanes.get(attempt) else { return };
         let event = match seen {
             Seen::Headers => Event::Headers { attempt },
             Seen::Output { tokens, releasable } => Event::Output { attempt, tokens, releasable },
@@ -161,17 +162,21 @@ impl Driver {
                 }
                 Action::Abort { attempt } => self.abort(attempt),
                 Action::Check { attempt, budget: _ } => {
-                    let findings = self.exchange.as_ref().map(Exchange::check).unwrap_or_default();
+                    let findings = self.lanes.get(attempt).map(|exchange| exchange.check()).unwrap_or_default();
                     self.feed(Event::Checked { attempt, findings });
                 }
-                // No contract that the config can express asks for these yet; a backstop that cannot be run declines.
-                Action::Keep { .. } | Action::Defer { .. } => {}
+                Action::Keep { attempt } => self.lanes.keep(attempt),
+                // A backstop that cannot be run declines.
                 Action::Backstop { at, cause: _ } => {
                     self.feed(Event::Backstopped { at, outcome: Backstopped::Declined });
                 }
-                Action::Release { .. } => self.released = true,
+                Action::Defer { .. } => {}
+                Action::Release { attempt } => self.released = Some(attempt),
                 Action::Deliver { validated } => {
-                    self.ending = Some(Ending::Deliver { degraded: validated.degraded() });
+                    self.ending = Some(Ending::Deliver {
+                        attempt: attempt_of(validated.source()),
+                        degraded: validated.degraded(),
+                    });
                 }
                 Action::Reject { failure, cause, attempt, retry, after_commit: _ } => {
                     // Only a call that nobody was asked for is told to come back for want of room.
@@ -194,7 +199,7 @@ impl Driver {
         let same_dialect = target.spec.dialect == self.inbound.dialect();
         let headers = self.headers(same_dialect);
         match Exchange::start(self.shared.clone(), target, self.inbound.clone(), attempt, key, headers) {
-            Ok(exchange) => self.exchange = Some(exchange),
+            Ok(exchange) => self.lanes.add(exchange),
             Err(report) => self.feed(Event::Failed { attempt, report, spent: Default::default() }),
         }
     }
@@ -215,19 +220,14 @@ impl Driver {
 
     fn abort(&mut self, attempt: u8) {
         // Dropping the exchange closes its connection: the provider sees the cancellation.
-        let spent = match self.exchange.take() {
-            Some(exchange) if exchange.attempt == attempt => exchange.spent(),
-            other => {
-                self.exchange = other;
-                Default::default()
-            }
-        };
+        let spent = self.lanes.take(attempt).map(|exchange| exchange.spent()).unwrap_or_default();
         self.feed(Event::Aborted { attempt, spent });
     }
 
     /// Gives the client what has come since the last time.
     async fn pass_on(&mut self, outlet: &Outlet<Out>) {
-        let ready = self.exchange.as_mut().map(Exchange::take_ready).unwrap_or_default();
+        let showing = self.released.and_then(|attempt| self.lanes.get(attempt));
+        let ready = showing.map(Exchange::take_ready).unwrap_or_default();
         if ready.is_empty() {
             return;
         }
@@ -247,11 +247,11 @@ impl Driver {
     /// client may leave while its ending is on the way.
     async fn finish(&mut self, record: Box<CallRecord>, outlet: &Outlet<Out>) {
         match self.ending.take() {
-            Some(Ending::Deliver { degraded }) if self.inbound.stream() => {
-                self.deliver_stream(record, degraded, outlet).await;
+            Some(Ending::Deliver { attempt, degraded }) if self.inbound.stream() => {
+                self.deliver_stream(record, attempt, degraded, outlet).await;
             }
-            Some(Ending::Deliver { degraded }) => {
-                let reply = self.exchange.as_mut().and_then(Exchange::take_reply).unwrap_or_default();
+            Some(Ending::Deliver { attempt, degraded }) => {
+                let reply = self.lanes.get(attempt).and_then(Exchange::take_reply).unwrap_or_default();
                 let body = match self.notes(&record, degraded) {
                     Some(notes) => note::in_body(reply, &notes),
                     None => reply,
@@ -280,10 +280,10 @@ impl Driver {
         self.shared.telemetry.record(*record, fields);
     }
 
-    async fn deliver_stream(&mut self, record: Box<CallRecord>, degraded: bool, outlet: &Outlet<Out>) {
+    async fn deliver_stream(&mut self, record: Box<CallRecord>, attempt: u8, degraded: bool, outlet: &Outlet<Out>) {
         let notes = self.notes(&record, degraded);
         self.keep(record, StatusCode::OK);
-        let Some(mut exchange) = self.exchange.take() else { return };
+        let Some(mut exchange) = self.lanes.take(attempt) else { return };
         self.send_head(outlet).await;
         let mut terminal = exchange.take_terminal();
         if let Some(notes) = notes {
@@ -303,7 +303,7 @@ impl Driver {
         let usage = record.attempts.last().map(|attempt| attempt.usage);
         let event = error::event(self.inbound.dialect(), failure, &message, record.request_id.as_str(), usage.as_ref());
         self.keep(record, StatusCode::OK);
-        if self.released {
+        if self.released.is_some() {
             self.pass_on(outlet).await;
         }
         outlet.put(Out::Data(event)).await;
@@ -318,7 +318,7 @@ impl Driver {
     ) -> http::Response<Bytes> {
         let dialect = self.inbound.dialect();
         // The client's own fault, as the provider put it: untouched when it speaks the client's dialect.
-        let own = attempt.and_then(|attempt| self.exchange.as_mut().filter(|exchange| exchange.attempt == attempt));
+        let own = attempt.and_then(|attempt| self.lanes.get(attempt));
         let (status, body) = own.and_then(Exchange::take_refused).unwrap_or_else(|| {
             let message = error::message(failure, retry.retry_after);
             let reply = error::body(dialect, failure, &message, record.request_id.as_str());
@@ -405,16 +405,17 @@ impl Drop for Driver {
     }
 }
 
-async fn next(exchange: &mut Option<Exchange>) -> Seen {
-    match exchange {
-        Some(exchange) => exchange.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn expired(timer: &mut Option<Pin<Box<Sleep>>>) {
     match timer {
         Some(timer) => timer.as_mut().await,
         None => std::future::pending().await,
+    }
+}
+
+fn attempt_of(source: Source) -> u8 {
+    match source {
+        Source::Attempt(attempt) | Source::Kept(attempt) => attempt,
+        // None has a reply yet.
+        Source::Backstop(_) => 0,
     }
 }

@@ -335,6 +335,11 @@ impl Exchange {
         self.phase = Phase::Done { reader, body: None };
     }
 
+    /// Whether it has said all it will.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Done { .. })
+    }
+
     /// Takes what the client may have now, as one run of bytes.
     pub(super) fn take_ready(&mut self) -> Bytes {
         self.ready_bytes = 0;

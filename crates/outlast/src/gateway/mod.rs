@@ -10,6 +10,7 @@ mod drive;
 mod exchange;
 mod fleet_task;
 mod intake;
+mod lanes;
 mod listen;
 mod live;
 mod pool;
