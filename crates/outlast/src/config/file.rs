@@ -1,55 +1,11 @@
 //! The grammar of `outlast.toml`: each section once, for the reader, for the editors' schema and for people.
 
-use super::read::{self, At, FromToml, Log, Named, Place, Size, Time};
+use super::{
+    promises::{BackstopFile, ContractFile, GoldenFile, StoreFile, TierFile},
+    read::{At, FromToml, Log, Named, Place, Size, Time},
+};
 use schemars::JsonSchema;
 use toml::de::DeValue;
-
-/// Declares sections. A field that is not declared here is an error in the file.
-macro_rules! sections {
-    ($($(#[doc = $doc:literal])+ $section:ident { $($(#[doc = $field_doc:literal])+ $(#[schemars($($meta:tt)+)])? $field:ident: $type:ty,)+ })+) => {$(
-        $(#[doc = $doc])+
-        #[derive(Debug, Default, JsonSchema)]
-        #[schemars(deny_unknown_fields)]
-        pub(super) struct $section {
-            $($(#[doc = $field_doc])+ $(#[schemars($($meta)+)])? pub(super) $field: Option<At<$type>>,)+
-        }
-
-        impl FromToml for $section {
-            fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
-                let table = read::section(value, place, &[$(stringify!($field)),+], log)?;
-                Some($section { $($field: read::field(table, stringify!($field), place, log),)+ })
-            }
-        }
-    )+};
-}
-
-/// Declares words a setting may be.
-macro_rules! choices {
-    ($($(#[doc = $doc:literal])+ $choice:ident { $($(#[doc = $variant_doc:literal])+ $text:literal => $variant:ident,)+ })+) => {$(
-        $(#[doc = $doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-        pub(super) enum $choice {
-            $($(#[doc = $variant_doc])+ #[schemars(rename = $text)] $variant,)+
-        }
-
-        impl FromToml for $choice {
-            fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
-                match String::from_toml(value, place, log)?.as_str() {
-                    $($text => return Some($choice::$variant),)+
-                    other => {
-                        let known = [$(concat!("\"", $text, "\"")),+].join(", ");
-                        let remedy = match read::did_you_mean(other, [$($text),+].into_iter()) {
-                            Some(near) => format!("Did you mean \"{near}\"? Known are {known}"),
-                            None => format!("Write one of {known}"),
-                        };
-                        log.error(place, format_args!("\"{other}\" is not known here"), remedy);
-                        None
-                    }
-                }
-            }
-        }
-    )+};
-}
 
 sections! {
     /// The config of Outlast.
@@ -66,6 +22,12 @@ sections! {
         contracts: Named<ContractFile>,
         /// How much redundancy a route may spend, by name. Built in: none, basic, standard, critical.
         tiers: Named<TierFile>,
+        /// The deterministic ends of routes, by name. Built in: fail, queue, cache, escalate.
+        backstops: Named<BackstopFile>,
+        /// Where what has to outlive a request is kept: queued requests, escalations, replies under an Idempotency-Key.
+        store: StoreFile,
+        /// Inputs with checkable properties, by name: every target of a route is asked again and again.
+        golden: Named<GoldenFile>,
         /// Breakers and probes.
         health: HealthFile,
         /// Who is told, and of what.
@@ -198,8 +160,14 @@ sections! {
         ranking: RankingChoice,
         /// How much redundancy it may spend. Default: standard.
         tier: String,
-        /// What must stay true. Default: the built-in one.
+        /// What must stay true: a contract, or a preset's name. Default: the built-in one.
         contract: String,
+        /// What a wrong or missing answer costs, in your words: why this tier was chosen. Up to 500 characters.
+        risk: String,
+        /// What is promised to the route's users.
+        sla: SlaFile,
+        /// What is tried, in order, when every path is spent. Default: the tier's `exhausted`.
+        backstops: Vec<At<String>>,
     }
 
     /// A target and its weight.
@@ -211,32 +179,12 @@ sections! {
         weight: u32,
     }
 
-    /// What must stay true whichever target answers.
-    ContractFile {
-        /// What a stream promises about failures after it began. Default: fail; hold in a route of tier critical.
-        stream: StreamChoice,
-        /// How much `stream = "hold"` holds back.
-        hold: HoldFile,
-        /// Whether a refusal is delivered or tried on the next target. Default: deliver.
-        refusal: RefusalChoice,
-    }
-
-    /// How much is held back: until so many tokens have come or so much time has passed.
-    HoldFile {
-        /// Release at this many tokens. Default: 32.
-        tokens: u32,
-        /// Release this long after the first token. Default: 500ms.
-        after: Time,
-    }
-
-    /// How much redundancy a route may spend.
-    TierFile {
-        /// The most attempts of one call, the first included. Default: 3.
-        attempts: u32,
-        /// How many distinct providers a route of this tier must have. Default: 1.
-        distinct_providers: u32,
-        /// From admission to the end of the reply. Default: 600s.
-        deadline: Time,
+    /// What is promised to a route's users.
+    SlaFile {
+        /// The share of requests answered, less than 1: 0.999.
+        availability: f64,
+        /// The time in which 95 of 100 requests are answered.
+        p95: Time,
     }
 
     /// Breakers and probes.
@@ -315,24 +263,6 @@ choices! {
         "latency" => Latency,
         /// Lowest estimated cost first.
         "cost" => Cost,
-    }
-
-    /// What a stream promises.
-    StreamChoice {
-        /// Nothing is shown before the whole reply has been validated.
-        "buffer" => Buffer,
-        /// The first tokens are held back.
-        "hold" => Hold,
-        /// Shown from the first output on; a later cut ends in a typed error event.
-        "fail" => Fail,
-    }
-
-    /// What happens to a refusal.
-    RefusalChoice {
-        /// It is the reply.
-        "deliver" => Deliver,
-        /// The next target is asked.
-        "reroute" => Reroute,
     }
 
     /// A kind of alert.

@@ -4,12 +4,16 @@
 //! Nothing here reads the environment, a clock or the network: the caller passes a look-up for variables, and only
 //! [`Config::load`] opens the file.
 
+#[macro_use]
+mod grammar;
+
 mod catalogue;
 mod env;
 mod error;
 mod file;
 mod golden;
 mod judge;
+mod promises;
 mod providers;
 mod read;
 mod reload;
