@@ -54,6 +54,7 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
         telemetry,
         store: None,
         golden: Vec::new(),
+        gates: routing.gates,
         webhook_secrets: Default::default(),
         warnings: log.warnings,
     })

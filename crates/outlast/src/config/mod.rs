@@ -25,6 +25,7 @@ mod settings;
 mod store;
 mod units;
 mod url;
+mod words;
 
 pub use env::toml_from_env;
 pub use error::{ConfigError, ConfigErrors};

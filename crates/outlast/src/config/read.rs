@@ -270,6 +270,23 @@ impl<T: FromToml> FromToml for Vec<At<T>> {
     }
 }
 
+/// TOML as JSON; `None` where JSON has no form for it.
+pub(super) fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    use serde_json::Value;
+    match value {
+        DeValue::String(text) => Some(Value::String(text.to_string())),
+        DeValue::Boolean(truth) => Some(Value::Bool(*truth)),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(Value::from),
+        DeValue::Float(float) => float.as_str().parse().ok().and_then(serde_json::Number::from_f64).map(Value::Number),
+        DeValue::Datetime(_) => None,
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let fields = table.iter().map(|(key, item)| Some((key.get_ref().to_string(), json(item.get_ref())?)));
+            fields.collect::<Option<serde_json::Map<_, _>>>().map(Value::Object)
+        }
+    }
+}
+
 /// Tables by name.
 pub(super) type Named<T> = BTreeMap<String, At<T>>;
 

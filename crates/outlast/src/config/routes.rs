@@ -2,12 +2,11 @@
 
 use super::{
     catalogue::{self, Catalogue, Known},
-    file::{
-        ContractFile, Direct, File, PriceFile, RankingChoice, RefusalChoice, RouteFile, RouteTargetFile, StreamChoice,
-        TargetFile, TierFile,
-    },
+    file::{Direct, File, PriceFile, RankingChoice, RouteFile, RouteTargetFile, TargetFile},
+    promises::{ContractFile, TierFile},
     providers::{self, Judged},
     read::{At, Log, Named, Place, did_you_mean},
+    words::{RefusalChoice, StreamChoice},
 };
 use outlast_model::{
     Price, RouteId, TargetId,
@@ -15,6 +14,7 @@ use outlast_model::{
         Ability, Capabilities, Contract, Ranking, RefusalPolicy, Route, RouteTarget, StreamContract, TargetSpec, Tier,
     },
 };
+use outlast_wire::contract::Gates;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -29,6 +29,7 @@ const CATALOGUE_MODELS_MAX: usize = 128;
 pub(super) struct Routing {
     pub(super) targets: Vec<TargetSpec>,
     pub(super) routes: BTreeMap<RouteId, Arc<Route>>,
+    pub(super) gates: BTreeMap<RouteId, Arc<Gates>>,
     pub(super) direct: BTreeMap<Box<str>, Arc<Route>>,
 }
 
@@ -64,7 +65,13 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, log: &mut
     book.idle_providers(log);
     let direct = if direct == Direct::Off { BTreeMap::new() } else { direct_routes(&book.specs, &tiers["basic"]) };
     let targets = book.specs.into_values().collect();
-    Routing { targets, routes, direct }
+    let gates = routes
+        .iter()
+        .filter_map(|(id, route): (&RouteId, &Arc<Route>)| {
+            Some((id.clone(), Arc::new(Gates::compile(&route.contract).ok()?)))
+        })
+        .collect();
+    Routing { targets, routes, gates, direct }
 }
 
 /// Which names a route used.
@@ -310,6 +317,7 @@ fn contract(name: &str, file: Option<&At<ContractFile>>, tier: &Tier, log: &mut 
     };
     let refusal = match file.refusal.as_ref().map(|refusal| refusal.value) {
         Some(RefusalChoice::Reroute) => RefusalPolicy::Reroute,
+        Some(RefusalChoice::Review) => RefusalPolicy::Review,
         Some(RefusalChoice::Deliver) | None => RefusalPolicy::Deliver,
     };
     Contract { refusal, ..Contract::plain(name, stream) }

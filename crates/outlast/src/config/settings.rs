@@ -4,9 +4,16 @@ use super::{BaseUrl, GoldenTask, KeyHash, SecretKey, StoreConfig, read};
 use http::{HeaderName, HeaderValue, Uri};
 use outlast_model::{
     ProviderId, RouteId, TargetId,
-    policy::{Dialect, HealthPolicy, Route, TargetSpec, Timeouts},
+    policy::{Contract, Dialect, HealthPolicy, Route, StreamContract, TargetSpec, Timeouts},
 };
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use outlast_wire::contract::Gates;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 /// Everything a gateway runs on. Immutable: a reload makes a new one and swaps it in whole.
 #[derive(Clone, Debug)]
@@ -36,6 +43,8 @@ pub struct Config {
     pub store: Option<StoreConfig>,
     /// What every target of a route is asked again and again, to see its quality.
     pub golden: Vec<GoldenTask>,
+    /// The contracts of the named routes, compiled.
+    pub(crate) gates: BTreeMap<RouteId, Arc<Gates>>,
     /// What signs the webhooks of `queue` backstops, by the backstop's name.
     pub(crate) webhook_secrets: BTreeMap<Arc<str>, SecretKey>,
     /// Things that work and are probably not meant, for the log and `check`.
@@ -67,6 +76,15 @@ impl Config {
     /// The provider of a target of this config.
     pub fn provider_of(&self, target: &TargetId) -> Option<&Arc<Provider>> {
         self.provider(target.provider())
+    }
+
+    /// The contract of a route of this config, compiled. A route of one target has the plain contract.
+    pub fn gates(&self, route: &RouteId) -> Arc<Gates> {
+        static PLAIN: LazyLock<Arc<Gates>> = LazyLock::new(|| {
+            let plain = Arc::new(Contract::plain("default", StreamContract::Fail));
+            Arc::new(Gates::compile(&plain).expect("a contract without gates compiles"))
+        });
+        Arc::clone(self.gates.get(route).unwrap_or(&PLAIN))
     }
 
     /// What signs the webhook of that `queue` backstop: every backstop with a webhook has one.
