@@ -4,12 +4,14 @@
 //! of all calls per minute, route, target and outcome. Its size is bounded by age and by rows. A file that turns out
 //! to be damaged is set aside under another name, never deleted, and a new one is begun.
 
+mod feedback;
 mod file;
 mod read;
 mod schema;
 
 pub use rusqlite::Error as ReadError;
 
+pub use feedback::Feedback;
 pub use file::{OpenError, Opened, Retention, TelemetryFile, WriteError};
 pub use read::{CallFilter, CounterRow, TelemetryReader};
 pub use schema::SCHEMA_VERSION;

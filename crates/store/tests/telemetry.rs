@@ -7,7 +7,7 @@ use outlast_model::{
     turn::Usage,
 };
 use outlast_store::telemetry::{
-    CallFilter, Counters, OpenError, Opened, Retention, TelemetryFile, TelemetryReader, WriteError,
+    CallFilter, Counters, Feedback, OpenError, Opened, Retention, TelemetryFile, TelemetryReader, WriteError,
 };
 use std::{fs, path::Path, time::Duration};
 
@@ -192,6 +192,54 @@ fn a_schema_that_is_not_what_its_version_says_is_set_aside() {
     drop(db);
     let Opened::Replaced { why, .. } = open(&path).1 else { panic!("not replaced") };
     assert!(why.contains("checksum"), "{why}");
+}
+
+#[test]
+fn a_file_of_version_1_is_brought_up_to_date_and_keeps_its_calls() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("telemetry.db");
+    let (mut file, _) = open(&path);
+    let call = rerouted("req_1", NOW);
+    file.write_batch([&call], &Counters::default()).unwrap();
+    drop(file);
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("DROP TABLE feedback; DELETE FROM schema_meta WHERE version = 2; PRAGMA user_version = 1")
+        .unwrap();
+    drop(db);
+
+    let (mut file, opened) = open(&path);
+    assert_eq!(opened, Opened::Existing);
+    let rating = rating("req_1", 0.0);
+    file.write_feedback([&rating]).unwrap();
+    let reader = TelemetryReader::open(&path).unwrap();
+    assert_eq!(reader.get("req_1").unwrap(), Some(call));
+    assert_eq!(reader.feedback("req_1", "12ab34cd56ef").unwrap(), Some(rating));
+}
+
+#[test]
+fn a_second_rating_replaces_the_first_and_old_ones_go_with_the_calls() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("telemetry.db");
+    let (mut file, _) = open(&path);
+    file.write_feedback([&rating("req_1", 1.0), &rating("req_1", 0.25), &rating("req_2", 1.0)]).unwrap();
+    let reader = TelemetryReader::open(&path).unwrap();
+    let score = |id: &str| reader.feedback(id, "12ab34cd56ef").unwrap().map(|rating| rating.score);
+    assert_eq!((score("req_1"), score("req_2"), score("req_3")), (Some(0.25), Some(1.0), None));
+    assert_eq!(reader.feedback("req_1", "another").unwrap(), None, "each caller's own");
+    while file.retain(Wall(NOW.0 + 31 * 24 * 3_600_000)).unwrap() > 0 {}
+    assert_eq!(score("req_1"), None);
+}
+
+fn rating(id: &str, score: f64) -> Feedback {
+    Feedback {
+        request_id: id.into(),
+        tenant_hash: "12ab34cd56ef".into(),
+        time: NOW,
+        route: "support".into(),
+        target: Some("a/small".into()),
+        score,
+        comment: None,
+    }
 }
 
 #[test]

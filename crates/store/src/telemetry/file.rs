@@ -2,7 +2,8 @@
 
 use super::{
     Counters,
-    schema::{self, APPLICATION_ID, Head, SCHEMA_VERSION},
+    feedback::{self, Feedback},
+    schema::{self, Head, SCHEMA_VERSION},
 };
 use outlast_model::{Wall, record::CallRecord};
 use rusqlite::{Connection, ErrorCode, Transaction, params};
@@ -154,6 +155,10 @@ impl TelemetryFile {
                 Ok(()) => Ok(Ok(TelemetryFile { db, path: path.into(), retention })),
                 Err(error) => damage_or(path, error),
             },
+            Ok((Head::Older(version), db)) => match db.execute_batch(&schema::migrate(version)) {
+                Ok(()) => Ok(Ok(TelemetryFile { db, path: path.into(), retention })),
+                Err(error) => damage_or(path, error),
+            },
             Ok((Head::Newer(found), _)) => Err(OpenError::Newer { path: path.into(), found }),
             Ok((Head::Foreign, _)) => Err(OpenError::Foreign(path.into())),
             Ok((Head::Inconsistent(why), _)) => Ok(Err(why)),
@@ -190,6 +195,18 @@ impl TelemetryFile {
         Ok(batch.commit()?)
     }
 
+    /// Writes ratings in one transaction. A caller's second rating of a call replaces the first.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing of the batch was written then, and it may be given again.
+    pub fn write_feedback<'a>(&mut self, ratings: impl IntoIterator<Item = &'a Feedback>) -> Result<(), WriteError> {
+        let batch = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        for rating in ratings {
+            feedback::insert(&batch, rating)?;
+        }
+        Ok(batch.commit()?)
+    }
+
     /// Deletes what is past its retention, at most some thousand rows at a time, and returns how many rows went. More
     /// are due if it returns more than zero.
     ///
@@ -212,8 +229,14 @@ impl TelemetryFile {
         let stale = batch
             .prepare_cached("DELETE FROM counters WHERE minute < ?1")?
             .execute([before(self.retention.counters_age).div_euclid(60_000)])?;
+        let unrated = batch
+            .prepare_cached(
+                "DELETE FROM feedback WHERE (request_id, tenant_hash) IN
+                 (SELECT request_id, tenant_hash FROM feedback WHERE time_ms < ?1 LIMIT ?2)",
+            )?
+            .execute([before(self.retention.calls_age), SLICE])?;
         batch.commit()?;
-        let gone = old + over + stale;
+        let gone = old + over + stale + unrated;
         if gone > 0 {
             self.db.execute_batch("PRAGMA incremental_vacuum(4096)")?;
         }
@@ -241,12 +264,7 @@ impl TelemetryFile {
 fn create(db: &Connection) -> rusqlite::Result<()> {
     // The journal mode and the vacuum mode cannot change inside a transaction.
     db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;")?;
-    db.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};
-         INSERT INTO schema_meta VALUES ({SCHEMA_VERSION}, '{}', CAST(unixepoch('subsec') * 1000 AS INTEGER)); COMMIT;",
-        schema::CREATE,
-        schema::checksum(),
-    ))
+    db.execute_batch(&schema::migrate(0))
 }
 
 /// A whole check where it is quick; a large file is taken at its head's word, and damage further in shows when it is

@@ -1,6 +1,9 @@
 //! The readers' side: a read-only connection, which never waits for the writer.
 
-use super::Counts;
+use super::{
+    Counts,
+    feedback::{self, Feedback},
+};
 use outlast_model::{
     Wall,
     record::{CALL_RECORD_VERSION, CallRecord},
@@ -100,6 +103,14 @@ impl TelemetryReader {
             record,
         )?;
         rows.collect()
+    }
+
+    /// A caller's rating of a call, if there is one. `tenant` is empty where callers have no key.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn feedback(&self, request_id: &str, tenant: &str) -> rusqlite::Result<Option<Feedback>> {
+        feedback::of_call(&self.db, request_id, tenant)
     }
 
     /// The counters of the minutes from `since` on, oldest first.

@@ -3,14 +3,31 @@
 use rusqlite::{Connection, OptionalExtension};
 
 /// The version this build writes. A file with a higher one is refused.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// "OutL": marks the file as ours, so that another program's database is never taken for a damaged one of ours.
 pub(super) const APPLICATION_ID: i64 = 0x4f75_744c;
 
-/// Every statement that makes version 1. Its checksum is stored beside the version: a file whose checksum differs was
-/// made by a build that is not this version, whatever it claims.
-pub(super) const CREATE: &str = "
+/// The statements that make version 1, those that make version 2 of it, and so on. The checksum of each is stored
+/// beside its version: a file whose checksum differs was made by a build that is not this version, whatever it claims.
+/// What has been released is never edited.
+pub(super) const MIGRATIONS: [&str; 2] = [CREATE, FEEDBACK];
+
+const FEEDBACK: &str = "
+CREATE TABLE feedback (
+    request_id TEXT NOT NULL,
+    tenant_hash TEXT NOT NULL,
+    time_ms INTEGER NOT NULL,
+    route TEXT NOT NULL,
+    target TEXT,
+    score REAL NOT NULL,
+    comment BLOB,
+    PRIMARY KEY (request_id, tenant_hash)
+) WITHOUT ROWID;
+CREATE INDEX feedback_by_time ON feedback (time_ms);
+";
+
+const CREATE: &str = "
 CREATE TABLE schema_meta (
     version INTEGER NOT NULL,
     checksum TEXT NOT NULL,
@@ -65,6 +82,8 @@ pub(super) enum Head {
     Blank,
     /// Ours, of this version.
     Known,
+    /// Ours, made by an earlier build: the later migrations are due.
+    Older(i64),
     /// Ours, made by a later build.
     Newer(i64),
     /// Another program's.
@@ -90,18 +109,45 @@ pub(super) fn head(db: &Connection) -> rusqlite::Result<Head> {
     if version > SCHEMA_VERSION {
         return Ok(Head::Newer(version));
     }
-    let stored =
-        db.query_row("SELECT checksum FROM schema_meta WHERE version = ?1", [version], |row| row.get::<_, String>(0));
-    match stored.optional()? {
-        Some(stored) if stored == checksum() => Ok(Head::Known),
-        Some(stored) => Ok(Head::Inconsistent(format!("schema checksum {stored}, expected {}", checksum()))),
-        None => Ok(Head::Inconsistent(format!("no schema_meta row for version {version}"))),
+    for at in 1..=version {
+        let stored = db
+            .query_row("SELECT checksum FROM schema_meta WHERE version = ?1", [at], |row| row.get::<_, String>(0))
+            .optional()?;
+        let expected = checksum(at);
+        match stored {
+            Some(stored) if stored == expected => {}
+            Some(stored) => {
+                return Ok(Head::Inconsistent(format!(
+                    "schema checksum {stored} of version {at}, expected {expected}"
+                )));
+            }
+            None => return Ok(Head::Inconsistent(format!("no schema_meta row for version {at}"))),
+        }
     }
+    Ok(if version == SCHEMA_VERSION { Head::Known } else { Head::Older(version) })
 }
 
-/// FNV-1a over [`CREATE`]: it guards against mistakes, not against forgery.
-pub(super) fn checksum() -> String {
-    let hash = CREATE
+/// The statements that bring a file from `version` (0: blank) to the latest, one transaction.
+pub(super) fn migrate(version: i64) -> String {
+    let due = (version + 1..).zip(&MIGRATIONS[usize::try_from(version).unwrap_or(0).min(MIGRATIONS.len())..]);
+    let steps = due.map(|(version, statements)| {
+        let checksum = checksum(version);
+        format!(
+            "{statements} INSERT INTO schema_meta VALUES
+             ({version}, '{checksum}', CAST(unixepoch('subsec') * 1000 AS INTEGER));"
+        )
+    });
+    let steps: String = steps.collect();
+    format!(
+        "BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};
+         COMMIT;"
+    )
+}
+
+/// FNV-1a over a version's statements: it guards against mistakes, not against forgery.
+fn checksum(version: i64) -> String {
+    let statements = usize::try_from(version - 1).ok().and_then(|at| MIGRATIONS.get(at)).unwrap_or(&"");
+    let hash = statements
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
