@@ -8,7 +8,7 @@ use super::{
 use crate::{clock::Clock, config};
 use outlast_engine::TargetView;
 use outlast_model::{TargetId, record::CallRecord};
-use outlast_store::telemetry::{CallFilter, Counters, OpenError, Retention, TelemetryReader};
+use outlast_store::telemetry::{CallFilter, Counters, Feedback, OpenError, Retention, TelemetryReader};
 use std::{
     fmt,
     io::Write,
@@ -92,6 +92,8 @@ pub struct Recorded {
 pub(super) enum Item {
     Call(Arc<Recorded>),
     Event(Box<LogEvent>),
+    /// For the file alone: a rating is no line of the log.
+    Rated(Box<Feedback>),
 }
 
 /// The handle. Cheap to clone; when the last clone is dropped the writer thread flushes and ends.
@@ -184,6 +186,11 @@ impl Telemetry {
         self.0.shared.push(Item::Event(Box::new(event)));
     }
 
+    /// Keeps a caller's rating in the file, if there is one.
+    pub fn rated(&self, rating: Feedback) {
+        self.0.shared.push(Item::Rated(Box::new(rating)));
+    }
+
     /// The counters and gauges that others keep up: calls in flight, connections, calls shed.
     pub fn metrics(&self) -> &Metrics {
         &self.0.shared.metrics
@@ -229,6 +236,15 @@ impl Telemetry {
         }
         let id = request_id.to_owned();
         self.read(move |file| file.get(&id)).await.map(Option::flatten)
+    }
+
+    /// A caller's rating of a call that the file knows; `tenant` is empty where callers have no key.
+    ///
+    /// # Errors
+    /// The reason the file could not be read, which is in the log as well.
+    pub async fn rating(&self, request_id: &str, tenant: &str) -> Result<Option<Feedback>, String> {
+        let (id, tenant) = (request_id.to_owned(), tenant.to_owned());
+        self.read(move |file| file.feedback(&id, &tenant)).await.map(Option::flatten)
     }
 
     /// The latest calls kept in the file, newest first; empty without a file.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::clock;
 use outlast_model::{Mono, Wall};
-use outlast_store::telemetry::{Counters, OpenError, Opened, TelemetryFile, WriteError};
+use outlast_store::telemetry::{Counters, Feedback, OpenError, Opened, TelemetryFile, WriteError};
 use std::{
     collections::VecDeque,
     io::Write,
@@ -43,6 +43,8 @@ pub(super) struct Writer {
     text: Vec<u8>,
     kept: VecDeque<Arc<Recorded>>,
     counters: Counters,
+    /// As `kept`, and with the same limit.
+    ratings: VecDeque<Feedback>,
     /// When the oldest uncommitted record came.
     pending_since: Option<Mono>,
     not_before: Mono,
@@ -101,6 +103,7 @@ impl Writer {
             text: Vec::new(),
             kept: VecDeque::new(),
             counters: Counters::default(),
+            ratings: VecDeque::new(),
             pending_since: None,
             not_before: Mono::ZERO,
             retain_at: Mono::ZERO,
@@ -121,7 +124,7 @@ impl Writer {
         lines.clear();
         self.lines = lines;
 
-        let waits = !self.kept.is_empty() || !self.counters.is_empty();
+        let waits = !self.nothing_waits();
         let since = *self.pending_since.get_or_insert(now);
         if !waits {
             self.pending_since = None;
@@ -139,6 +142,7 @@ impl Writer {
             match item {
                 Item::Call(recorded) => log::write_call(&mut self.text, recorded, self.format),
                 Item::Event(event) => log::write_event(&mut self.text, event, self.format, self.shared.clock.wall()),
+                Item::Rated(_) => {}
             }
         }
         if !self.text.is_empty() {
@@ -153,16 +157,19 @@ impl Writer {
 
     fn keep(&mut self, lines: &[Item], counters: Counters) {
         for item in lines {
-            let Item::Call(recorded) = item else { continue };
-            if !recorded.call.is_plain() || self.sampler.take() {
-                self.kept.push_back(Arc::clone(recorded));
+            match item {
+                Item::Call(recorded) if !recorded.call.is_plain() || self.sampler.take() => {
+                    self.kept.push_back(Arc::clone(recorded));
+                }
+                Item::Rated(rating) => self.ratings.push_back(Feedback::clone(rating)),
+                Item::Call(_) | Item::Event(_) => {}
             }
         }
         let over = self.kept.len().saturating_sub(KEPT_MAX);
-        if over > 0 {
-            self.kept.drain(..over);
-            self.shared.metrics.lineage_dropped.add(over as u64);
-        }
+        self.kept.drain(..over);
+        let unrated = self.ratings.len().saturating_sub(KEPT_MAX);
+        self.ratings.drain(..unrated);
+        self.shared.metrics.lineage_dropped.add((over + unrated) as u64);
         if self.counters.len() < COUNTERS_MAX {
             self.counters.merge(counters);
         }
@@ -170,12 +177,16 @@ impl Writer {
 
     /// Commits everything that waits; on trouble it goes on waiting.
     fn commit(&mut self, now: Mono, wall: Wall) {
-        let Some(file) = &mut self.file else { return };
-        if self.kept.is_empty() && self.counters.is_empty() {
+        if self.nothing_waits() {
             return;
         }
-        match file.write_batch(self.kept.iter().map(|recorded| &recorded.call), &self.counters) {
+        let Some(file) = &mut self.file else { return };
+        let calls = self.kept.iter().map(|recorded| &recorded.call);
+        // Ratings are replaced, never added up: one batch of the two may be written twice.
+        let rated = if self.ratings.is_empty() { Ok(()) } else { file.write_feedback(&self.ratings) };
+        match rated.and_then(|()| file.write_batch(calls, &self.counters)) {
             Ok(()) => {
+                self.ratings.clear();
                 self.kept.clear();
                 self.counters = Counters::default();
                 self.pending_since = None;
@@ -188,6 +199,10 @@ impl Writer {
                 self.complain(why);
             }
         }
+    }
+
+    fn nothing_waits(&self) -> bool {
+        self.kept.is_empty() && self.counters.is_empty() && self.ratings.is_empty()
     }
 
     pub(super) fn replace(&mut self, why: String, now: Mono, wall: Wall) {
