@@ -80,7 +80,10 @@ fn spoken_class(dialect: Dialect, stream: bool, body: Bytes) -> &'static str {
     let found = if stream {
         let mut reader = StreamReader::new(dialect, &asked, false, true);
         let mut out = Vec::new();
-        reader.push(body, &mut out).and_then(|()| reader.end(&mut out)).map(|_| check::stream(&demand, &reader).findings)
+        reader
+            .push(body, &mut out)
+            .and_then(|()| reader.end(&mut out))
+            .map(|_| check::stream(&demand, &reader).findings)
     } else {
         reply::read(dialect, &asked, body).map(|reply| check::reply(&demand, &reply).findings)
     };

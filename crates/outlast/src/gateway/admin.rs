@@ -45,7 +45,7 @@ pub(super) async fn answer(
             operator(&live, headers)?;
             Served::Post
         }
-        "/v1/chat/completions" | "/v1/messages" => {
+        "/v1/chat/completions" | "/v1/messages" | "/v1/feedback" => {
             return Err(Denial::new(Refused::WrongMethod, format!("{path} takes POST.")));
         }
         _ => match (path.strip_prefix("/v1/requests/"), path.strip_prefix("/v1/models/")) {
@@ -74,14 +74,14 @@ enum Served {
     Post,
 }
 
-struct Answer {
+pub(super) struct Answer {
     status: StatusCode,
     content_type: &'static str,
     body: Bytes,
 }
 
 impl Answer {
-    fn json(status: StatusCode, value: Value) -> Self {
+    pub(super) fn json(status: StatusCode, value: Value) -> Self {
         Answer { status, content_type: "application/json", body: value.to_string().into() }
     }
 
@@ -89,7 +89,7 @@ impl Answer {
         Answer { status: StatusCode::OK, content_type: "text/plain; version=0.0.4; charset=utf-8", body: text.into() }
     }
 
-    fn respond(self, request_id: &RequestId) -> Response<ReplyBody> {
+    pub(super) fn respond(self, request_id: &RequestId) -> Response<ReplyBody> {
         let mut response = Response::new(ReplyBody::from(self.body));
         *response.status_mut() = self.status;
         *response.headers_mut() = reply_head::common(request_id, 0);

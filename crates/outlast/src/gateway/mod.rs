@@ -8,6 +8,7 @@ mod admin;
 mod body;
 mod drive;
 mod exchange;
+mod feedback;
 mod fleet_task;
 mod intake;
 mod lanes;
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
     fleet_moved: Notify,
     wakes: wakes::Wakes,
     calls: AtomicU64,
+    rated: feedback::Rated,
     held_bytes: intake::HeldBytes,
     draining: AtomicBool,
     /// Locked for a whole reload: there is one at a time.
@@ -286,6 +288,7 @@ impl Gateway {
             fleet_moved: Notify::new(),
             wakes: wakes::Wakes::default(),
             calls: AtomicU64::new(0),
+            rated: feedback::Rated::default(),
             held_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             source: options.source.map(Mutex::new),

@@ -5,6 +5,7 @@ use super::{
     Shared, admin,
     body::{Out, Outlet, ReplyBody},
     drive::{Driver, Facts},
+    feedback,
     intake::{self, Unread},
     live::Live,
     reply_head,
@@ -73,6 +74,7 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let answered = match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/chat/completions") => call(&shared, Dialect::OpenaiChat, &request_id, request).await,
         (&Method::POST, "/v1/messages") => call(&shared, Dialect::Anthropic, &request_id, request).await,
+        (&Method::POST, "/v1/feedback") => feedback::answer(&shared, &request_id, request).await,
         _ => admin::answer(&shared, &request_id, request).await,
     };
     Ok(answered.unwrap_or_else(|denial| denied(&shared, dialect, &request_id, denial)))
@@ -279,7 +281,7 @@ fn no_route(live: &Live, name: &str) -> Denial {
     }
 }
 
-fn unread(unread: Unread) -> Denial {
+pub(super) fn unread(unread: Unread) -> Denial {
     match unread {
         Unread::TooLarge { limit } => Denial::new(
             Refused::TooLarge,

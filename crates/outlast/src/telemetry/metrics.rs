@@ -81,6 +81,10 @@ pub struct Metrics {
     pub requests_rejected: Counter,
     /// Requests without a valid key.
     pub requests_unauthorized: Counter,
+    /// Ratings of a half or more.
+    pub feedback_good: Counter,
+    /// Ratings of less.
+    pub feedback_bad: Counter,
     /// Config reloads applied.
     pub reloads_applied: Counter,
     /// Config reloads refused.
@@ -114,6 +118,8 @@ impl Metrics {
             shed_store: Counter::default(),
             requests_rejected: Counter::default(),
             requests_unauthorized: Counter::default(),
+            feedback_good: Counter::default(),
+            feedback_bad: Counter::default(),
             reloads_applied: Counter::default(),
             reloads_refused: Counter::default(),
             alerts_delivered: Counter::default(),
@@ -165,6 +171,9 @@ impl Metrics {
         out.counter("outlast_rejected_total", "Requests refused before they became calls.");
         out.sample(&[("reason", "request")], self.requests_rejected.get());
         out.sample(&[("reason", "key")], self.requests_unauthorized.get());
+        out.counter("outlast_feedback_total", "Callers' ratings of their calls.");
+        out.sample(&[("rating", "good")], self.feedback_good.get());
+        out.sample(&[("rating", "bad")], self.feedback_bad.get());
         out.counter("outlast_reloads_total", "Config reloads.");
         out.sample(&[("result", "applied")], self.reloads_applied.get());
         out.sample(&[("result", "refused")], self.reloads_refused.get());
