@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use outlast_model::policy::Dialect;
-use outlast_wire::{Adapt, Inbound, StreamReader};
+use outlast_wire::{Adapt, Inbound, Put, StreamReader};
 use std::{hint::black_box, time::Instant};
 
 fn main() {
@@ -15,7 +15,13 @@ fn main() {
         print(&format!("parse {name}"), || Inbound::parse(Dialect::OpenaiChat, body.clone()).unwrap());
         let inbound = Inbound::parse(Dialect::OpenaiChat, body.clone()).unwrap();
         print(&format!("needs {name}"), || inbound.needs());
-        let to = Adapt { dialect: Dialect::OpenaiChat, model: "other", max_output: None, ask_usage: true };
+        let to = Adapt {
+            dialect: Dialect::OpenaiChat,
+            model: "other",
+            max_output: None,
+            ask_usage: true,
+            put: Put::plain(),
+        };
         print(&format!("adapt {name}"), || inbound.adapt(&to).unwrap());
         print(&format!("parse+needs+adapt {name}"), || {
             let inbound = Inbound::parse(Dialect::OpenaiChat, body.clone()).unwrap();

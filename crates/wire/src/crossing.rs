@@ -156,6 +156,7 @@ pub const TABLE: &[Feature] = {
             Hint,
             "caching only; dropped with every other unknown field within messages, such as `name`",
         ),
+        row(O, "outlast", &["outlast"], Hint, "for Outlast itself; it goes to no target of either dialect"),
         row(O, "several_choices", &["n"], No, "Anthropic gives one"),
         row(O, "logprobs", &["logprobs", "top_logprobs"], No, "not offered"),
         row(O, "logit_bias", &["logit_bias"], No, "not offered"),
@@ -225,6 +226,7 @@ pub const TABLE: &[Feature] = {
             Hint,
             "caching only; dropped with every other unknown field within messages, such as `citations`",
         ),
+        row(A, "outlast", &["outlast"], Hint, "for Outlast itself; it goes to no target of either dialect"),
         row(A, "documents", &[], No, "documents and search results (and their citations) have no equal"),
         row(
             A,

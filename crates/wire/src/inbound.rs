@@ -2,9 +2,9 @@
 //! any target.
 
 use crate::{
-    anthropic,
+    OutlastObject, anthropic,
     crossing::{self, Fate},
-    json::{Unreadable, Writer, parse},
+    json::{Unreadable, parse},
     openai_chat,
     scan::{self, Scan, ScanError},
     tokens,
@@ -29,6 +29,7 @@ pub struct Inbound {
     input_tokens: OnceLock<u32>,
     output: OnceLock<OutputFormat>,
     hub: OnceLock<Result<Box<Request>, Unreadable>>,
+    outlast: OnceLock<Result<OutlastObject, RequestError>>,
 }
 
 /// Why a request cannot be read. The client's fault: an `invalid_request`, HTTP 400.
@@ -47,52 +48,6 @@ impl fmt::Display for RequestError {
 }
 
 impl std::error::Error for RequestError {}
-
-/// What an adaptation is for.
-#[derive(Clone, Copy, Debug)]
-pub struct Adapt<'a> {
-    /// What the target speaks.
-    pub dialect: Dialect,
-    /// The target's name of the model.
-    pub model: &'a str,
-    /// The most output tokens the target can write, if known. Anthropic demands a limit; see `docs/crossings.md`.
-    pub max_output: Option<u32>,
-    /// Whether `stream_options.include_usage` may be added to an OpenAI stream. False for servers that reject it.
-    pub ask_usage: bool,
-}
-
-/// A request ready for a target.
-#[derive(Clone, Debug)]
-pub struct Adapted {
-    /// The body, in order. Same dialect: slices of the client's body around the edits.
-    pub body: Vec<Bytes>,
-    /// More than splicing was done: what the target rejects may be our doing.
-    pub adapted: bool,
-    /// The usage chunk was not asked for by the client: give this to [`crate::StreamReader::new`].
-    pub strip_usage: bool,
-}
-
-impl Adapted {
-    /// The body's length, for `content-length`.
-    pub fn len(&self) -> usize {
-        self.body.iter().map(Bytes::len).sum()
-    }
-
-    /// True when there is no body; it never is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// What this request says that the target's dialect cannot. Never sent; the plan leaves such targets out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unsupported {
-    /// Names of [`crate::crossing`]'s features.
-    pub features: Vec<&'static str>,
-}
-
-/// An edit of the body: these bytes are replaced by those.
-type Edit = (std::ops::Range<usize>, Bytes);
 
 impl Inbound {
     /// Reads a request's top level.
@@ -150,6 +105,7 @@ impl Inbound {
             input_tokens: OnceLock::new(),
             output: OnceLock::new(),
             hub: OnceLock::new(),
+            outlast: OnceLock::new(),
             body,
         })
     }
@@ -210,7 +166,10 @@ impl Inbound {
                 Dialect::OpenaiChat => openai_chat::decode_request(self.text()),
                 Dialect::Anthropic => anthropic::decode_request(self.text()),
             }
-            .map(Box::new)
+            .map(|mut request| {
+                request.extra.0.retain(|(name, _)| &**name != "outlast");
+                Box::new(request)
+            })
         });
         hub.as_deref().map_err(|unreadable| *unreadable)
     }
@@ -255,32 +214,6 @@ impl Inbound {
         tokens::estimate(&self.body).saturating_sub(attached).saturating_add(images)
     }
 
-    /// Makes it ready for a target.
-    /// # Errors
-    /// When the target's dialect cannot say what this request says.
-    pub fn adapt(&self, to: &Adapt<'_>) -> Result<Adapted, Unsupported> {
-        if to.dialect == self.dialect && !self.has_unsigned_thoughts() {
-            return Ok(self.splice(to));
-        }
-        let hub = self.hub().map_err(|_| Unsupported { features: vec![crossing::UNREADABLE] })?;
-        if to.dialect != self.dialect {
-            let features = self.cannot_carry(true);
-            if !features.is_empty() {
-                return Err(Unsupported { features });
-            }
-        }
-        let body = match to.dialect {
-            Dialect::OpenaiChat => openai_chat::encode_request(hub, to),
-            Dialect::Anthropic => anthropic::encode_request(hub, to),
-        };
-        let strip_usage = to.dialect == Dialect::OpenaiChat
-            && self.dialect == Dialect::OpenaiChat
-            && self.stream
-            && to.ask_usage
-            && !self.wants_usage();
-        Ok(Adapted { body: vec![body.into()], adapted: true, strip_usage })
-    }
-
     /// Whether an OpenAI client asked for the usage chunk.
     pub(crate) fn wants_usage(&self) -> bool {
         #[derive(serde::Deserialize)]
@@ -297,76 +230,23 @@ impl Inbound {
             && self.value("thinking").is_some_and(|thinking| !thinking.contains("\"disabled\"") && thinking != "null")
     }
 
+    /// What the pass over the body found.
+    pub(crate) fn scan(&self) -> &Scan {
+        &self.scan
+    }
+
+    /// Where the `outlast` object is kept once it has been read.
+    pub(crate) fn outlast_cell(&self) -> &OnceLock<Result<OutlastObject, RequestError>> {
+        &self.outlast
+    }
+
     /// When the request came, in seconds since the Unix epoch; 0 when nobody said.
     pub(crate) fn received_secs(&self) -> u64 {
         self.received_at
     }
 
-    /// The client's own body with the listed edits: `model`, and a usage chunk asked for on an OpenAI stream.
-    fn splice(&self, to: &Adapt<'_>) -> Adapted {
-        let mut edits: Vec<Edit> = Vec::with_capacity(2);
-        if to.model != &*self.model
-            && let Some(field) = self.field("model")
-        {
-            let mut model = Writer::default();
-            model.str(to.model);
-            edits.push((field.value.clone(), model.finish().into()));
-        }
-        let strip_usage = self.dialect == Dialect::OpenaiChat && self.stream && to.ask_usage && !self.wants_usage();
-        if strip_usage && let Some(edit) = self.ask_usage() {
-            edits.push(edit);
-        }
-        edits.sort_by_key(|(span, _)| span.start);
-        let mut body = Vec::with_capacity(2 * edits.len() + 1);
-        let mut from = 0;
-        for (span, new) in edits {
-            body.push(self.body.slice(from..span.start));
-            body.push(new);
-            from = span.end;
-        }
-        body.push(self.body.slice(from..));
-        Adapted { body, adapted: false, strip_usage }
-    }
-
-    /// The edit that adds `stream_options.include_usage`, keeping the other options as they are.
-    fn ask_usage(&self) -> Option<Edit> {
-        let mut new = Writer::default();
-        match self.field("stream_options") {
-            Some(field) if self.body[field.value.clone()].starts_with(b"{") => {
-                let mut options =
-                    serde_json::from_slice::<crate::json::Fields<'_>>(&self.body[field.value.clone()]).ok()?;
-                options.raw("include_usage");
-                new.open(b'{').key("include_usage").plain(true).extra(&options.rest()).close(b'}');
-                Some((field.value.clone(), new.finish().into()))
-            }
-            Some(field) => {
-                new.raw(r#"{"include_usage":true}"#);
-                Some((field.value.clone(), new.finish().into()))
-            }
-            None => {
-                // The object is not empty (it has a model), so a comma is right before its closing brace.
-                let end = self.body.iter().rposition(|&byte| byte == b'}')?;
-                Some((end..end, Bytes::from_static(br#","stream_options":{"include_usage":true}"#)))
-            }
-        }
-    }
-
-    /// Thoughts without a signature can only be ones we made of another vendor's reasoning in an earlier reply.
-    /// Anthropic refuses them, so such a request is re-encoded without them.
-    fn has_unsigned_thoughts(&self) -> bool {
-        self.dialect == Dialect::Anthropic
-            && self.scan.signs.signatures
-            && [&br#""signature":"""#[..], br#""signature": """#]
-                .iter()
-                .any(|needle| memchr::memmem::find(&self.body, needle).is_some())
-            && self.hub().is_ok_and(|hub| {
-                let mut parts = hub.turns.iter().flat_map(|turn| &turn.parts);
-                parts.any(|part| matches!(part, Part::Reasoning { signature, .. } if signature.as_deref().is_none_or(str::is_empty)))
-            })
-    }
-
     /// What of this request the other dialect cannot carry. `deep`: look into the messages too.
-    fn cannot_carry(&self, deep: bool) -> Vec<&'static str> {
+    pub(crate) fn cannot_carry(&self, deep: bool) -> Vec<&'static str> {
         let body = &self.body[..];
         let mut found = Vec::new();
         for field in &self.scan.fields {
@@ -389,12 +269,12 @@ impl Inbound {
         found
     }
 
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         // Checked on entry; a slice of the same bytes cannot have changed.
         std::str::from_utf8(&self.body).unwrap_or_default()
     }
 
-    fn field(&self, name: &str) -> Option<&scan::Field> {
+    pub(crate) fn field(&self, name: &str) -> Option<&scan::Field> {
         self.scan.fields.iter().find(|field| self.body[field.key.clone()] == *name.as_bytes())
     }
 
@@ -402,11 +282,11 @@ impl Inbound {
         self.field(name).and_then(|field| std::str::from_utf8(&self.body[field.value.clone()]).ok())
     }
 
-    fn raw(&self, name: &str) -> Option<&RawValue> {
+    pub(crate) fn raw(&self, name: &str) -> Option<&RawValue> {
         self.value(name).filter(|value| *value != "null").and_then(|value| serde_json::from_str(value).ok())
     }
 
-    fn number(&self, name: &str) -> Option<u32> {
+    pub(crate) fn number(&self, name: &str) -> Option<u32> {
         self.value(name).and_then(|value| value.parse().ok())
     }
 }

@@ -126,6 +126,11 @@ impl<'a> Fields<'a> {
         Ok(self.get::<u64>(name)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
     }
 
+    /// Every field that has not been taken, in order.
+    pub(crate) fn pairs(self) -> Vec<(Cow<'a, str>, &'a RawValue)> {
+        self.0
+    }
+
     /// What has not been taken.
     pub(crate) fn rest(self) -> Extra {
         Extra(self.0.into_iter().map(|(key, value)| (key.into(), own(value))).collect())

@@ -5,14 +5,17 @@
 //! read by [`reply`] (whole) or [`stream`] (frame by frame) and leaves in the client's dialect. [`crossing`] says
 //! what a crossing cannot carry.
 
+mod adapt;
 pub mod agree;
 mod anthropic;
+mod asked;
 pub mod check;
 pub mod classify;
 pub mod compose;
 pub mod contract;
 pub mod crossing;
 pub mod error;
+mod fingerprint;
 pub mod inbound;
 mod json;
 pub mod judge;
@@ -32,8 +35,10 @@ pub mod stream;
 pub mod template;
 pub mod tokens;
 
+pub use adapt::{Adapt, Adapted, Put, Unsupported};
 pub use anthropic::MAX_TOKENS_DEFAULT;
-pub use inbound::{Adapt, Adapted, Inbound, RequestError, Unsupported};
+pub use asked::{OutlastObject, SOURCES_MAX};
+pub use inbound::{Inbound, RequestError};
 pub use reply::Answer;
 pub use said::{ARGUMENTS_BYTES_MAX, COLLECT_BYTES_MAX};
 pub use sse::EVENT_LEN_MAX;

@@ -1,7 +1,7 @@
 //! Tests on recorded exchanges with real providers. They are other people's data and not part of the project: the
 //! folder is named by `OUTLAST_CORPUS`, and without it these tests say so and pass.
 
-use crate::{Adapt, Answer, Inbound, Piece, PieceKind, StreamReader, anthropic, openai_chat, reply};
+use crate::{Adapt, Answer, Inbound, Piece, PieceKind, Put, StreamReader, anthropic, openai_chat, reply};
 use bytes::Bytes;
 use outlast_model::{
     Failure, FailureReport,
@@ -118,7 +118,13 @@ fn recorded_requests_survive_the_hub_form() {
             continue;
         };
         let hub = inbound.hub().unwrap_or_else(|error| panic!("{}: {error:?} {body}", exchange.id));
-        let adapt = Adapt { dialect: exchange.dialect, model: inbound.model(), max_output: None, ask_usage: false };
+        let adapt = Adapt {
+            dialect: exchange.dialect,
+            model: inbound.model(),
+            max_output: None,
+            ask_usage: false,
+            put: Put::plain(),
+        };
         let again = match exchange.dialect {
             Dialect::OpenaiChat => openai_chat::encode_request(hub, &adapt),
             Dialect::Anthropic => anthropic::encode_request(hub, &adapt),
@@ -134,7 +140,13 @@ fn recorded_requests_survive_the_hub_form() {
         expected["model"] = "other".into();
         assert_eq!(renamed, expected, "{}", exchange.id);
         // Crossing either is refused with reasons or yields a request that the other dialect reads.
-        let to = Adapt { dialect: other(exchange.dialect), model: "other", max_output: None, ask_usage: true };
+        let to = Adapt {
+            dialect: other(exchange.dialect),
+            model: "other",
+            max_output: None,
+            ask_usage: true,
+            put: Put::plain(),
+        };
         match inbound.adapt(&to) {
             Ok(adapted) => {
                 let crossed = Inbound::parse(to.dialect, adapted.body.concat().into()).unwrap();

@@ -1,7 +1,7 @@
 //! Whole replies.
 
 use crate::{
-    Inbound, anthropic, classify, openai_chat,
+    Inbound, anthropic, classify, compose, openai_chat,
     said::{Said, Seen},
     stream::Broken,
 };
@@ -35,6 +35,8 @@ pub struct Answer {
 /// A whole reply, ready for the client.
 #[derive(Clone, Debug)]
 pub struct Reply {
+    /// The client's dialect.
+    dialect: Dialect,
     /// In the client's dialect; same dialect: as it came.
     pub body: Bytes,
     /// What it consumed; estimated when the provider does not say.
@@ -43,6 +45,29 @@ pub struct Reply {
     pub finish: Option<Finish>,
     /// What it said.
     pub answers: Vec<Answer>,
+}
+
+impl Reply {
+    /// What its first choice said, in no dialect. Reads the body once more: only who keeps or compares replies asks.
+    pub fn said(&self) -> compose::Said {
+        let mut told = compose::Said::text("", "", "");
+        let mut refusal = String::new();
+        let sink = |choice: u32, delta: Delta<'_>| {
+            if choice == 0 {
+                told.hear(delta, &mut refusal);
+            }
+            Ok(())
+        };
+        // It has been read before, so it can be read.
+        let _ = match self.dialect {
+            Dialect::OpenaiChat => openai_chat::decode_reply(&self.body, true, sink),
+            Dialect::Anthropic => anthropic::decode_reply(&self.body, sink),
+        };
+        if told.text.is_empty() {
+            told.text = refusal;
+        }
+        compose::Said { finish: self.finish.unwrap_or(Finish::Other), usage: self.usage, ..told }
+    }
 }
 
 /// Reads the body of a 2xx response that is not a stream.
@@ -87,7 +112,7 @@ pub fn read(upstream: Dialect, client: &Inbound, body: Bytes) -> Result<Reply, F
     } else {
         body
     };
-    Ok(Reply { body, usage, finish, answers: said.into_answers() })
+    Ok(Reply { dialect: client.dialect(), body, usage, finish, answers: said.into_answers() })
 }
 
 /// What a broken frame or body is for the call.

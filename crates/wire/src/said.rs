@@ -1,6 +1,11 @@
 //! What a reply has said so far: the facts the checks need, and tool calls until they are whole.
 
-use crate::{Answer, stream::Broken, tokens};
+use crate::{
+    Answer,
+    compose::{self, Called},
+    stream::Broken,
+    tokens,
+};
 use outlast_model::turn::{Delta, Finish, Usage};
 use serde::de::IgnoredAny;
 
@@ -26,6 +31,9 @@ pub(crate) struct Said {
     noted: bool,
     output_tokens: u32,
     usage: Option<Usage>,
+    /// Id and model, and the ids of the first choice's calls as they closed: kept only when collecting.
+    head: (String, String),
+    call_ids: Vec<String>,
 }
 
 /// A tool call that is coming in.
@@ -37,6 +45,14 @@ pub(crate) struct ToolSlot {
     pub(crate) name: String,
     pub(crate) arguments: String,
     open: bool,
+}
+
+impl ToolSlot {
+    /// A call that has come whole.
+    pub(crate) fn whole(id: &str, name: &str, arguments: &str) -> Self {
+        let arguments = input_or_empty(arguments).to_owned();
+        ToolSlot { id: id.to_owned(), name: name.to_owned(), arguments, ..ToolSlot::default() }
+    }
 }
 
 /// What one frame turned out to be.
@@ -79,6 +95,8 @@ impl Said {
             noted: false,
             output_tokens: 0,
             usage: None,
+            head: Default::default(),
+            call_ids: Vec::new(),
         }
     }
 
@@ -98,7 +116,12 @@ impl Said {
         }
         let answer = &mut self.answers[choice as usize];
         match delta {
-            Delta::Start { .. } => return Ok(()),
+            Delta::Start { id, model, .. } => {
+                if self.collect && self.head.0.is_empty() {
+                    self.head = (id.to_string(), model.to_string());
+                }
+                return Ok(());
+            }
             Delta::Signature(_) => {}
             Delta::Text(text) => {
                 seen.count(text);
@@ -196,6 +219,25 @@ impl Said {
 
     pub(crate) fn into_answers(self) -> Vec<Answer> {
         self.answers
+    }
+
+    /// What the first choice said, as far as it was collected.
+    pub(crate) fn told(&self, usage: Usage) -> compose::Said {
+        let nothing = Answer::default();
+        let answer = self.answers.first().unwrap_or(&nothing);
+        let calls = answer.tool_calls.iter().enumerate().map(|(at, (name, arguments))| Called {
+            id: self.call_ids.get(at).cloned().unwrap_or_default(),
+            name: name.clone(),
+            arguments: arguments.clone(),
+        });
+        compose::Said {
+            id: self.head.0.clone(),
+            model: self.head.1.clone(),
+            text: if answer.text.is_empty() { answer.refusal.clone() } else { answer.text.clone() },
+            tool_calls: calls.collect(),
+            finish: answer.finish.unwrap_or(Finish::Other),
+            usage,
+        }
     }
 
     pub(crate) fn overflowed(&self) -> bool {
@@ -296,6 +338,9 @@ impl Said {
         let slot = &mut self.slots[at];
         slot.open = false;
         whole(slot);
+        if self.collect && slot.choice == 0 {
+            self.call_ids.push(slot.id.clone());
+        }
         if let Some(answer) = self.answers.get_mut(slot.choice as usize) {
             answer.tool_calls.push((std::mem::take(&mut slot.name), std::mem::take(&mut slot.arguments)));
         }

@@ -5,7 +5,7 @@
 //! from what only announces or ends a reply, so that the host can find the commit point and withhold the end.
 
 use crate::{
-    Answer, Inbound, anthropic, classify, openai_chat, reply,
+    Answer, Inbound, anthropic, classify, compose, openai_chat, reply,
     said::{Said, Seen, ToolSlot},
     sse::{Frame, Splitter, TooLong},
 };
@@ -133,7 +133,7 @@ impl StreamReader {
             strip_usage,
             splitter: Splitter::default(),
             decoder: match upstream {
-                Dialect::OpenaiChat => Decoder::OpenaiChat(openai_chat::Decoder::new(crosses)),
+                Dialect::OpenaiChat => Decoder::OpenaiChat(openai_chat::Decoder::new(crosses || collect)),
                 Dialect::Anthropic => Decoder::Anthropic(anthropic::Decoder::default()),
             },
             encoder: crosses.then(|| match client.dialect() {
@@ -244,6 +244,11 @@ impl StreamReader {
     /// What the reply said, per choice. Texts are empty unless the reader collects; tool calls are always there.
     pub fn answers(&self) -> &[Answer] {
         self.said.answers()
+    }
+
+    /// What its first choice said, in no dialect. Text, id and model are there only if the reader collects.
+    pub fn said(&self) -> compose::Said {
+        self.said.told(self.usage())
     }
 
     /// Text was left out of [`StreamReader::answers`] because it passed [`crate::COLLECT_BYTES_MAX`].

@@ -7,7 +7,7 @@ use outlast_model::{
     policy::{Dialect, OutputNeed},
     turn::Finish,
 };
-use outlast_wire::{Adapt, Inbound, Piece, PieceKind, StreamReader, reply};
+use outlast_wire::{Adapt, Inbound, Piece, PieceKind, Put, StreamReader, reply};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ fn inbound(dialect: Dialect, body: &str) -> Inbound {
 
 /// The request as the target gets it, one field per line.
 fn crossed(from: Dialect, to: Dialect, body: &str) -> String {
-    let adapt = Adapt { dialect: to, model: "target-model", max_output: None, ask_usage: true };
+    let adapt = Adapt { dialect: to, model: "target-model", max_output: None, ask_usage: true, put: Put::plain() };
     match inbound(from, body).adapt(&adapt) {
         Ok(adapted) => {
             assert!(adapted.adapted);
@@ -148,7 +148,7 @@ fn an_anthropic_conversation_with_tools_reaches_openai() {
     stream: true
     stream_options: {"include_usage":true}
     "#);
-    let adapt = Adapt { dialect: O, model: "openai/gpt-5.2", max_output: None, ask_usage: false };
+    let adapt = Adapt { dialect: O, model: "openai/gpt-5.2", max_output: None, ask_usage: false, put: Put::plain() };
     let body = inbound(A, body).adapt(&adapt).unwrap().body.concat();
     let text = String::from_utf8(body).unwrap();
     assert!(text.contains(r#""max_completion_tokens":300"#) && !text.contains("stream_options"));
@@ -477,7 +477,7 @@ fn a_forgotten_done_is_added_and_an_unasked_usage_chunk_taken_out() {
 #[test]
 fn the_same_dialect_gets_the_clients_own_bytes_but_for_the_listed_edits() {
     let body = "{ \"stream\" :true,\"made_up\" : [1,  2.50],\"model\": \"route\" , \"messages\":[{\"role\":\"user\",\"content\":\"caf\\u00e9\"}] }\n";
-    let to = Adapt { dialect: O, model: "gpt \"5\"", max_output: None, ask_usage: true };
+    let to = Adapt { dialect: O, model: "gpt \"5\"", max_output: None, ask_usage: true, put: Put::plain() };
     let adapted = inbound(O, body).adapt(&to).unwrap();
     assert!(!adapted.adapted && adapted.strip_usage);
     assert_snapshot!(String::from_utf8(adapted.body.concat()).unwrap(), @r#"{ "stream" :true,"made_up" : [1,  2.50],"model": "gpt \"5\"" , "messages":[{"role":"user","content":"caf\u00e9"}] ,"stream_options":{"include_usage":true}}"#);
@@ -509,8 +509,9 @@ fn thoughts_that_outlast_made_of_another_vendors_do_not_go_to_anthropic() {
     thinking: {"type":"adaptive"}
     "#);
     let signed = body.replace(r#""signature":"""#, r#""signature":"abc""#);
-    let adapted =
-        inbound(A, &signed).adapt(&Adapt { dialect: A, model: "r", max_output: None, ask_usage: false }).unwrap();
+    let adapted = inbound(A, &signed)
+        .adapt(&Adapt { dialect: A, model: "r", max_output: None, ask_usage: false, put: Put::plain() })
+        .unwrap();
     assert_eq!(adapted.body.concat(), signed.as_bytes());
 }
 
@@ -596,7 +597,7 @@ proptest! {
             let needs = inbound.needs();
             inbound.output();
             for to in Dialect::ALL {
-                let adapted = inbound.adapt(&Adapt { dialect: to, model: "m", max_output: None, ask_usage: true });
+                let adapted = inbound.adapt(&Adapt { dialect: to, model: "m", max_output: None, ask_usage: true, put: Put::plain() });
                 let carried = needs.cannot_carry[to.index()].is_empty();
                 prop_assert!(carried || adapted.is_err());
                 if let Ok(adapted) = adapted && to != *dialect {

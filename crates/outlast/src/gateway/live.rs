@@ -10,7 +10,7 @@ use outlast_model::{
     Mono, TargetId,
     policy::{Dialect, TargetSpec},
 };
-use outlast_wire::Adapt;
+use outlast_wire::{Adapt, Put};
 use std::{collections::HashMap, sync::Arc};
 
 /// One generation.
@@ -91,6 +91,7 @@ impl Target {
             model: self.spec.id.model(),
             max_output: self.spec.max_output,
             ask_usage: self.ask_usage,
+            put: Put::plain(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The hub form into a message request.
 
-use crate::{inbound::Adapt, json::Writer, schema};
+use crate::{adapt::Adapt, json::Writer, schema};
 use outlast_model::{
     policy::Dialect,
     turn::{Extra, ImageSource, OutputFormat, Part, Request, Role, Tool, ToolCall, ToolChoice, Turn},
