@@ -59,6 +59,11 @@ name!(
     /// One way to get an answer, spelled `provider/model`. The model part may itself hold slashes.
     TargetId
 );
+name!(
+    /// Who asks: whose rows, whose limits, whose bill. Made by the host from the caller's key, never from what a caller
+    /// says of itself.
+    TenantId
+);
 
 impl TargetId {
     /// Joins a provider and a model name.

@@ -14,6 +14,6 @@ pub mod turn;
 
 pub use failure::{Failure, FailureReport};
 pub use finding::{Brief, Findings, Gate, Mend, Problem};
-pub use id::{ProviderId, RequestId, RouteId, TargetId};
+pub use id::{ProviderId, RequestId, RouteId, TargetId, TenantId};
 pub use money::{Price, Usd};
 pub use time::{Mono, Wall};

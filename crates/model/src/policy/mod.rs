@@ -3,6 +3,7 @@
 
 mod backstop;
 mod contract;
+mod priority;
 mod tier;
 
 pub use backstop::{Backstop, BackstopKind, BackstopName, Rule, Webhook};
@@ -11,6 +12,7 @@ pub use contract::{
     Judge, Keep, Length, Permissions, RefusalPolicy, Repair, SafetyPolicy, Schema, Shorten, StreamContract, ToolMode,
     ToolPolicy,
 };
+pub use priority::Priority;
 pub use tier::{Agree, Disagreement, FieldRule, Hedge, Tier, VoteSpread, Votes};
 
 use crate::{Price, ProviderId, RouteId, TargetId, Usd};

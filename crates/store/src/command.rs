@@ -1,0 +1,25 @@
+//! What a store can be told and asked, by what it is about, and its answers.
+
+pub mod cache;
+pub mod calls;
+pub mod confirmations;
+pub mod deliveries;
+pub mod escalations;
+pub mod queue;
+pub mod ratings;
+pub mod upkeep;
+
+pub use cache::{Recall, Remember, Remembered};
+pub use calls::{BeginCall, Begun, CallEnd, EndCall, RenewCall};
+pub use confirmations::{AskConfirmation, Asked, TakeConfirmation, Taken};
+pub use deliveries::{Delivered, Delivery, DueDeliveries, Occasion, Retried, RetryDelivery};
+pub use escalations::{
+    Cursor, DecideEscalation, Decided, Decision, Escalation, EscalationFilter, EscalationPage, EscalationState,
+    EscalationSummary, OpenEscalation, Opened, Page,
+};
+pub use queue::{
+    ClaimQueued, ClaimedItem, CompleteQueued, Enqueue, Enqueued, FailQueued, QueueState, QueuedView, ReleaseQueued,
+    RenewQueued,
+};
+pub use ratings::{Rate, Rated, Rating};
+pub use upkeep::{BackedUp, Checked, StoreHealth, Swept};

@@ -1,0 +1,87 @@
+//! How much a store keeps. Every kind of row has a limit, and each limit says what happens at it.
+
+use std::time::Duration;
+
+/// How many rows and how many bytes of payload there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of payload in them, before sealing.
+    pub bytes: u64,
+}
+
+/// The room of one kind of row: in whole, and of it for one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// For all tenants together.
+    pub whole: Bound,
+    /// For any one of them.
+    pub tenant: Bound,
+}
+
+impl Room {
+    /// Room for so many rows and bytes in whole, a quarter of both for one tenant.
+    pub const fn of(rows: u64, bytes: u64) -> Self {
+        Room { whole: Bound { rows, bytes }, tenant: Bound { rows: rows.div_ceil(4), bytes: bytes.div_ceil(4) } }
+    }
+}
+
+/// How much a store keeps, and for how long where a command does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One payload, in bytes. A larger one is refused with [`crate::StoreError::TooLarge`].
+    pub payload_bytes: u64,
+    /// Idempotent calls. At the limit a new key is refused with [`crate::StoreError::LimitReached`].
+    pub calls: Room,
+    /// Queued requests, finished ones that may still be fetched among them. At the limit: [`crate::Enqueued::Full`].
+    pub queue: Room,
+    /// Good replies. At the limit the oldest go.
+    pub cache: Room,
+    /// Escalations, decided ones among them. At the limit: [`crate::StoreError::LimitReached`].
+    pub escalations: Room,
+    /// Questions to users. At the limit: [`crate::StoreError::LimitReached`].
+    pub confirmations: Room,
+    /// Ratings. At the limit the oldest go.
+    pub ratings: Room,
+    /// How long the end of a queued request can be fetched.
+    pub finished_keep: Duration,
+    /// How long a decided escalation is kept. An open one is kept until it is decided.
+    pub decided_keep: Duration,
+    /// How long an expired question is still told from one that never was.
+    pub expired_keep: Duration,
+    /// A delivery is given up after so many attempts.
+    pub delivery_attempts: u32,
+}
+
+const MIB: u64 = 1 << 20;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Limits {
+    /// For a file: some 4 GB at most.
+    pub const FILE: Limits = Limits {
+        payload_bytes: 8 * MIB,
+        calls: Room::of(1_000_000, 1024 * MIB),
+        queue: Room::of(100_000, 1024 * MIB),
+        cache: Room::of(100_000, 512 * MIB),
+        escalations: Room::of(100_000, 1024 * MIB),
+        confirmations: Room::of(100_000, 64 * MIB),
+        ratings: Room::of(1_000_000, 256 * MIB),
+        finished_keep: DAY,
+        decided_keep: Duration::from_secs(30 * 24 * 3600),
+        expired_keep: DAY,
+        delivery_attempts: 12,
+    };
+
+    /// For memory: some 60 MB at most.
+    pub const MEMORY: Limits = Limits {
+        payload_bytes: 8 * MIB,
+        calls: Room { whole: Bound { rows: 10_000, bytes: 16 * MIB }, tenant: Bound { rows: 5_000, bytes: 8 * MIB } },
+        queue: Room { whole: Bound { rows: 1_000, bytes: 16 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
+        cache: Room { whole: Bound { rows: 1_000, bytes: 16 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
+        escalations: Room { whole: Bound { rows: 1_000, bytes: 8 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
+        confirmations: Room { whole: Bound { rows: 1_000, bytes: MIB }, tenant: Bound { rows: 500, bytes: MIB } },
+        ratings: Room { whole: Bound { rows: 10_000, bytes: MIB }, tenant: Bound { rows: 5_000, bytes: MIB } },
+        ..Limits::FILE
+    };
+}
