@@ -8,8 +8,7 @@ use crate::{
     config::{self, AlertEvent},
     telemetry::{Level, LogEvent, Metrics, Telemetry},
 };
-use outlast_engine::Signal;
-use outlast_model::{Failure, Mono, RouteId, TargetId};
+use outlast_model::{Failure, Mono};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -38,14 +37,12 @@ pub enum AlertKind {
     KeyRestored,
     /// A provider denies a model to this account.
     AccessDenied,
-    /// A target's replies, ratings or golden tasks have become worse; it ranks after the healthy ones.
-    QualityDropped,
-    /// It has its place again.
-    QualityBack,
     /// A changed config was refused; the old one stays.
     ReloadRefused,
     /// The telemetry file makes trouble.
     TelemetryTrouble,
+    /// The durable store makes trouble.
+    StoreTrouble,
 }
 
 /// Something a person should know.
@@ -98,45 +95,7 @@ impl From<outlast_engine::Alert> for Alert {
                 target.to_string(),
                 format!("The provider denies {target} to this account. Enable the model there, or remove the target."),
             ),
-            E::QualityDropped { target, route, signal, observed, bad, baseline } => new(
-                AlertKind::QualityDropped,
-                quality_subject(&target, route.as_ref(), signal),
-                format!(
-                    "{target}{} ranks after the healthy targets: {bad} of its last {observed} {} where up to {:.0} % \
-                     would be fine.",
-                    on(route.as_ref()),
-                    worse(signal),
-                    baseline * 100.0
-                ),
-            ),
-            E::QualityBack { target, route, signal, after } => new(
-                AlertKind::QualityBack,
-                quality_subject(&target, route.as_ref(), signal),
-                format!("{target}{} has its place again, after {:.0} s.", on(route.as_ref()), after.as_secs_f64()),
-            ),
         }
-    }
-}
-
-fn on(route: Option<&RouteId>) -> String {
-    route.map(|route| format!(" on {route}")).unwrap_or_default()
-}
-
-fn quality_subject(target: &TargetId, route: Option<&RouteId>, signal: Signal) -> String {
-    format!("{target}{} ({})", on(route), signal.name())
-}
-
-/// What is wrong with so many replies.
-fn worse(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Schema => "replies broke their structure,",
-        Signal::Refusal => "replies were refusals,",
-        Signal::Empty => "replies were empty,",
-        Signal::Repair => "replies had to be repaired,",
-        Signal::Citation => "replies did not name their sources,",
-        Signal::Gate => "replies broke their contract,",
-        Signal::Feedback => "ratings were bad,",
-        Signal::Golden => "golden tasks failed,",
     }
 }
 
@@ -182,9 +141,9 @@ enum Family {
     Provider,
     Key,
     Access,
-    Quality,
     Reload,
     Telemetry,
+    Store,
 }
 
 /// The same alert about the same subject is told again after so long at the earliest.
@@ -334,10 +293,9 @@ impl AlertKind {
             AlertKind::QuotaExhausted => "quota_exhausted",
             AlertKind::KeyRestored => "key_restored",
             AlertKind::AccessDenied => "access_denied",
-            AlertKind::QualityDropped => "quality_dropped",
-            AlertKind::QualityBack => "quality_back",
             AlertKind::ReloadRefused => "reload_refused",
             AlertKind::TelemetryTrouble => "telemetry_trouble",
+            AlertKind::StoreTrouble => "store_trouble",
         }
     }
 
@@ -347,9 +305,9 @@ impl AlertKind {
             AlertKind::ProviderSuspect => Family::Provider,
             AlertKind::KeyRejected | AlertKind::QuotaExhausted | AlertKind::KeyRestored => Family::Key,
             AlertKind::AccessDenied => Family::Access,
-            AlertKind::QualityDropped | AlertKind::QualityBack => Family::Quality,
             AlertKind::ReloadRefused => Family::Reload,
             AlertKind::TelemetryTrouble => Family::Telemetry,
+            AlertKind::StoreTrouble => Family::Store,
         }
     }
 
@@ -362,22 +320,22 @@ impl AlertKind {
             }
             AlertKind::KeyRejected | AlertKind::AccessDenied => any(&[AlertEvent::Auth]),
             AlertKind::QuotaExhausted => any(&[AlertEvent::Quota]),
-            AlertKind::QualityDropped | AlertKind::QualityBack => any(&[AlertEvent::Quality]),
             AlertKind::KeyRestored => any(&[AlertEvent::Auth, AlertEvent::Quota]),
-            AlertKind::ReloadRefused | AlertKind::TelemetryTrouble => true,
+            AlertKind::ReloadRefused | AlertKind::TelemetryTrouble | AlertKind::StoreTrouble => true,
         }
     }
 
     /// How it is logged.
     pub const fn level(self) -> Level {
         match self {
-            AlertKind::BreakerClosed | AlertKind::KeyRestored | AlertKind::QualityBack => Level::Info,
-            AlertKind::BreakerOpened | AlertKind::ProviderSuspect | AlertKind::QualityDropped => Level::Warn,
+            AlertKind::BreakerClosed | AlertKind::KeyRestored => Level::Info,
+            AlertKind::BreakerOpened | AlertKind::ProviderSuspect => Level::Warn,
             AlertKind::KeyRejected
             | AlertKind::QuotaExhausted
             | AlertKind::AccessDenied
             | AlertKind::ReloadRefused
-            | AlertKind::TelemetryTrouble => Level::Error,
+            | AlertKind::TelemetryTrouble
+            | AlertKind::StoreTrouble => Level::Error,
         }
     }
 }

@@ -64,6 +64,14 @@ impl Clock {
         z ^ (z >> 31)
     }
 
+    /// 32 hexadecimal digits that nobody can guess, from the system's own entropy: for ids that are also the right to
+    /// ask, and for tokens. `None` when the system has none to give.
+    pub fn secret(&self) -> Option<String> {
+        let mut bytes = [0; 16];
+        aws_lc_rs::rand::fill(&mut bytes).ok()?;
+        Some(format!("{:032x}", u128::from_be_bytes(bytes)))
+    }
+
     /// A new request id: `req_` and a version 7 UUID without hyphens, so that ids sort by time.
     pub fn request_id(&self) -> RequestId {
         let [high, low] = [self.seed(), self.seed()];

@@ -143,9 +143,7 @@ impl Tally {
             | Alert::ProviderSuspect { .. }
             | Alert::KeyOut { .. }
             | Alert::KeyBack { .. }
-            | Alert::AccessDenied { .. }
-            | Alert::QualityDropped { .. }
-            | Alert::QualityBack { .. } => {}
+            | Alert::AccessDenied { .. } => {}
         }
     }
 

@@ -79,7 +79,9 @@ async fn serve(config: Config, args: ServeArgs) -> Exit {
         Err(error) => {
             eprintln!("outlast: {error}");
             return match error {
-                StartError::Listen(..) | StartError::Telemetry(_) | StartError::Threads(_) => Exit::Unavailable,
+                StartError::Listen(..) | StartError::Telemetry(_) | StartError::Store(_) | StartError::Threads(_) => {
+                    Exit::Unavailable
+                }
                 StartError::Tls(_) => Exit::Config,
             };
         }

@@ -273,8 +273,6 @@ choices! {
         "auth" => Auth,
         /// An account ran out of money or of a long-term quota.
         "quota" => Quota,
-        /// A target's quality dropped, or is back.
-        "quality" => Quality,
     }
 
     /// The log line of each call.

@@ -10,6 +10,7 @@ mod drive;
 mod exchange;
 mod feedback;
 mod fleet_task;
+mod idempotency;
 mod intake;
 mod lanes;
 mod listen;
@@ -17,6 +18,7 @@ mod live;
 mod pool;
 mod reply_head;
 mod serve;
+mod store;
 mod upstream;
 mod wakes;
 
@@ -31,6 +33,7 @@ use listen::{Door, Phase, Workers};
 use live::Live;
 use outlast_engine::{CallId, Fleet, FleetAction, TargetView};
 use outlast_model::Mono;
+use outlast_store::{Store, StoreError};
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -81,6 +84,8 @@ pub(crate) struct Shared {
     fleet_moved: Notify,
     wakes: wakes::Wakes,
     calls: AtomicU64,
+    /// What must not be forgotten.
+    store: Arc<dyn Store>,
     rated: feedback::Rated,
     held_bytes: intake::HeldBytes,
     draining: AtomicBool,
@@ -216,6 +221,8 @@ pub enum StartError {
     Tls(String),
     /// The telemetry file cannot be used.
     Telemetry(String),
+    /// The durable store cannot be used.
+    Store(StoreError),
     /// The system refused a thread.
     Threads(io::Error),
 }
@@ -228,6 +235,7 @@ impl fmt::Display for StartError {
             }
             StartError::Tls(why) => write!(f, "cannot use `server.tls`: {why}"),
             StartError::Telemetry(why) => write!(f, "cannot use `telemetry.file`: {why}"),
+            StartError::Store(why) => write!(f, "cannot use `store.file`: {why}"),
             StartError::Threads(error) => write!(f, "cannot start worker threads: {error}"),
         }
     }
@@ -253,6 +261,7 @@ pub struct Gateway {
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Workers>,
     fleet_task: JoinHandle<()>,
+    store_task: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -273,6 +282,7 @@ impl Gateway {
         let started = LogEvent::info("start", format!("listening on {address}"));
         telemetry.event(started.with("config", &*config.source).with("version", env!("CARGO_PKG_VERSION")));
         warn(&telemetry, &config.warnings);
+        let store = store::open(config.store.as_ref(), &clock).map_err(StartError::Store)?;
         let alerts = Alerts::start(&config.alerts, telemetry.clone(), clock.clone());
         let mut fleet = Fleet::new(config.health.clone(), clock.seed());
         let live = Live::install(config, &mut fleet, clock.mono());
@@ -288,6 +298,7 @@ impl Gateway {
             fleet_moved: Notify::new(),
             wakes: wakes::Wakes::default(),
             calls: AtomicU64::new(0),
+            store,
             rated: feedback::Rated::default(),
             held_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -297,8 +308,9 @@ impl Gateway {
         let count = options.workers.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
         let workers = Workers::start(count.unwrap_or(1), &shared, &door, &watching).map_err(StartError::Threads)?;
         let fleet_task = tokio::spawn(fleet_task::run(shared.clone(), actions));
+        let store_task = tokio::spawn(store::look_after(shared.clone()));
         let accepting = tokio::spawn(listen::accept(listener, workers, shared.clone(), door, watching));
-        Ok(Gateway { shared, address, phase, accepting, fleet_task })
+        Ok(Gateway { shared, address, phase, accepting, fleet_task, store_task })
     }
 
     /// Where it listens.
@@ -334,7 +346,7 @@ impl Gateway {
     /// Stops: new connections and calls are refused, calls in flight finish, then records are flushed. Returns whether
     /// all of them finished within the config's `drain_timeout`.
     pub async fn stop(self) -> bool {
-        let Gateway { shared, phase, accepting, fleet_task, address: _ } = self;
+        let Gateway { shared, phase, accepting, fleet_task, store_task, address: _ } = self;
         let patience = shared.live().config.server.drain_timeout;
         shared.draining.store(true, Ordering::Relaxed);
         shared.telemetry.event(LogEvent::info("drain", "stopping: calls in flight finish, new ones are refused"));
@@ -344,6 +356,7 @@ impl Gateway {
             Err(_) => false,
         };
         fleet_task.abort();
+        store_task.abort();
         shared.alerts.shutdown(ALERTS_FLUSH).await;
         let end = if finished {
             LogEvent::info("stop", "every call finished")

@@ -59,7 +59,7 @@ impl Denial {
         Denial { why, message: message.into(), param: None, retry: RetryAdvice::default() }
     }
 
-    fn retry_after(self, after: Duration) -> Self {
+    pub(super) fn retry_after(self, after: Duration) -> Self {
         Denial { retry: RetryAdvice { should_retry: true, retry_after: Some(after) }, ..self }
     }
 }

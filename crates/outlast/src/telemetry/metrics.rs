@@ -7,6 +7,7 @@
 //! Names follow the OpenTelemetry GenAI conventions (in development) where they have one: towards vendors this
 //! process is a client (`gen_ai_client_*`), towards callers a server (`gen_ai_server_*`).
 
+mod durable;
 mod exposition;
 mod series;
 #[cfg(test)]
@@ -14,8 +15,9 @@ mod tests;
 
 use super::process::Process;
 use crate::clock::Clock;
+pub use durable::{DurableMetrics, IdempotencyMetrics, StoreMetrics};
 use exposition::Exposition;
-use outlast_engine::{SignalView, TargetState, TargetView};
+use outlast_engine::{TargetState, TargetView};
 use outlast_model::{RouteId, TargetId, Wall};
 pub(super) use series::Series;
 use std::sync::{
@@ -99,6 +101,12 @@ pub struct Metrics {
     pub lineage_dropped: Counter,
     /// Errors of the telemetry file.
     pub file_errors: Counter,
+    /// The store.
+    pub store: StoreMetrics,
+    /// Calls with an `Idempotency-Key`.
+    pub idempotency: IdempotencyMetrics,
+    /// What else lives in the store.
+    pub durable: DurableMetrics,
     series: Mutex<Series>,
     started: Wall,
 }
@@ -127,6 +135,9 @@ impl Metrics {
             lines_dropped: Counter::default(),
             lineage_dropped: Counter::default(),
             file_errors: Counter::default(),
+            store: StoreMetrics::default(),
+            idempotency: IdempotencyMetrics::default(),
+            durable: DurableMetrics::default(),
             series: Mutex::new(Series::default()),
             started: clock.wall(),
         }
@@ -152,6 +163,7 @@ impl Metrics {
         self.series().expose(&mut out);
         expose_targets(&mut out, targets);
         self.expose_own(&mut out);
+        durable::expose(&mut out, &self.store, &self.idempotency, &self.durable);
         expose_process(&mut out, &Process::look(), self.started);
         out.finish()
     }
@@ -230,33 +242,10 @@ fn expose_targets(out: &mut Exposition, targets: &[TargetView]) {
     each("outlast_target_keys_out", "Keys of a target that were rejected or are out of money.", |t| {
         t.keys_out.len() as f64
     });
-    expose_quality(out, targets);
     out.counter("outlast_probes_total", "Probes sent to a target.");
     for target in targets {
         out.sample(&[("target", target.id.as_str())], target.probes);
     }
-}
-
-/// The route is empty for golden tasks, which speak for the whole target.
-fn expose_quality(out: &mut Exposition, targets: &[TargetView]) {
-    let mut each = |name, help, value: fn(&SignalView) -> f64| {
-        out.gauge(name, help);
-        for target in targets {
-            for (route, signal) in target.quality.signals() {
-                let route = route.map_or("", RouteId::as_str);
-                let labels = [("target", target.id.as_str()), ("route", route), ("signal", signal.signal.name())];
-                out.sample(&labels, value(signal));
-            }
-        }
-    };
-    if targets.iter().all(|target| target.quality.signals().next().is_none()) {
-        return;
-    }
-    each("outlast_quality_rate", "The share of bad ones among about the last 200 observations.", |s| s.rate);
-    each("outlast_quality_baseline", "The highest such share that is still fine.", |s| s.baseline);
-    each("outlast_quality_alarm", "1 while the signal ranks the target after the healthy ones.", |s| {
-        f64::from(u8::from(s.alarm.is_some()))
-    });
 }
 
 fn expose_process(out: &mut Exposition, process: &Process, started: Wall) {
