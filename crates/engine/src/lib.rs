@@ -12,4 +12,7 @@ pub mod fleet;
 pub mod vote;
 
 pub use call::{Action, Ask, Backstopped, Call, CallId, Event, RetryAdvice, Settlement, Source, Spent, Validated};
-pub use fleet::{Alert, BoundRoute, Fleet, FleetAction, FleetEvent, ReplyQuality, TargetIx, TargetState, TargetView};
+pub use fleet::{
+    AlarmView, Alert, BoundRoute, Fleet, FleetAction, FleetEvent, QualityView, ReplyQuality, RouteQuality, Signal,
+    SignalView, TargetIx, TargetState, TargetView,
+};

@@ -330,7 +330,10 @@ fn bad_replies_demote_a_target_but_never_open_its_breaker() {
     world.arrive_steadily(1.0, 1.0, 30.0, &Needs { output: OutputNeed::JsonSchema, ..stream() });
     world.run_until(at(31.0));
     let view = world.state("a/m");
-    assert!(view.demoted && view.state == TargetState::Closed && view.evidence == 0.0);
+    assert!(!view.demoted && view.state == TargetState::Closed && view.evidence == 0.0);
+    let (route, schema) = view.quality.signals().find(|(_, seen)| seen.signal == Signal::Schema).unwrap();
+    let alarm = schema.alarm.as_ref().expect("structure that breaks every time is an alarm");
+    assert_eq!((route.unwrap().as_str(), alarm.observed, alarm.bad), ("route", 5, 5));
     assert_eq!(world.asked("a/m"), 5);
     let planned: Vec<_> =
         world.calls.last().unwrap().settled.as_ref().unwrap().planned.iter().map(|id| id.as_str()).collect();

@@ -8,7 +8,8 @@ use crate::{
     config::{self, AlertEvent},
     telemetry::{Level, LogEvent, Metrics, Telemetry},
 };
-use outlast_model::{Failure, Mono};
+use outlast_engine::Signal;
+use outlast_model::{Failure, Mono, RouteId, TargetId};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -37,6 +38,10 @@ pub enum AlertKind {
     KeyRestored,
     /// A provider denies a model to this account.
     AccessDenied,
+    /// A target's replies, ratings or golden tasks have become worse; it ranks after the healthy ones.
+    QualityDropped,
+    /// It has its place again.
+    QualityBack,
     /// A changed config was refused; the old one stays.
     ReloadRefused,
     /// The telemetry file makes trouble.
@@ -95,7 +100,45 @@ impl From<outlast_engine::Alert> for Alert {
                 target.to_string(),
                 format!("The provider denies {target} to this account. Enable the model there, or remove the target."),
             ),
+            E::QualityDropped { target, route, signal, observed, bad, baseline } => new(
+                AlertKind::QualityDropped,
+                quality_subject(&target, route.as_ref(), signal),
+                format!(
+                    "{target}{} ranks after the healthy targets: {bad} of its last {observed} {} where up to {:.0} % \
+                     would be fine.",
+                    on(route.as_ref()),
+                    worse(signal),
+                    baseline * 100.0
+                ),
+            ),
+            E::QualityBack { target, route, signal, after } => new(
+                AlertKind::QualityBack,
+                quality_subject(&target, route.as_ref(), signal),
+                format!("{target}{} has its place again, after {:.0} s.", on(route.as_ref()), after.as_secs_f64()),
+            ),
         }
+    }
+}
+
+fn on(route: Option<&RouteId>) -> String {
+    route.map(|route| format!(" on {route}")).unwrap_or_default()
+}
+
+fn quality_subject(target: &TargetId, route: Option<&RouteId>, signal: Signal) -> String {
+    format!("{target}{} ({})", on(route), signal.name())
+}
+
+/// What is wrong with so many replies.
+fn worse(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Schema => "replies broke their structure,",
+        Signal::Refusal => "replies were refusals,",
+        Signal::Empty => "replies were empty,",
+        Signal::Repair => "replies had to be repaired,",
+        Signal::Citation => "replies did not name their sources,",
+        Signal::Gate => "replies broke their contract,",
+        Signal::Feedback => "ratings were bad,",
+        Signal::Golden => "golden tasks failed,",
     }
 }
 
@@ -141,6 +184,7 @@ enum Family {
     Provider,
     Key,
     Access,
+    Quality,
     Reload,
     Telemetry,
     Store,
@@ -293,6 +337,8 @@ impl AlertKind {
             AlertKind::QuotaExhausted => "quota_exhausted",
             AlertKind::KeyRestored => "key_restored",
             AlertKind::AccessDenied => "access_denied",
+            AlertKind::QualityDropped => "quality_dropped",
+            AlertKind::QualityBack => "quality_back",
             AlertKind::ReloadRefused => "reload_refused",
             AlertKind::TelemetryTrouble => "telemetry_trouble",
             AlertKind::StoreTrouble => "store_trouble",
@@ -305,6 +351,7 @@ impl AlertKind {
             AlertKind::ProviderSuspect => Family::Provider,
             AlertKind::KeyRejected | AlertKind::QuotaExhausted | AlertKind::KeyRestored => Family::Key,
             AlertKind::AccessDenied => Family::Access,
+            AlertKind::QualityDropped | AlertKind::QualityBack => Family::Quality,
             AlertKind::ReloadRefused => Family::Reload,
             AlertKind::TelemetryTrouble => Family::Telemetry,
             AlertKind::StoreTrouble => Family::Store,
@@ -320,6 +367,7 @@ impl AlertKind {
             }
             AlertKind::KeyRejected | AlertKind::AccessDenied => any(&[AlertEvent::Auth]),
             AlertKind::QuotaExhausted => any(&[AlertEvent::Quota]),
+            AlertKind::QualityDropped | AlertKind::QualityBack => any(&[AlertEvent::Quality]),
             AlertKind::KeyRestored => any(&[AlertEvent::Auth, AlertEvent::Quota]),
             AlertKind::ReloadRefused | AlertKind::TelemetryTrouble | AlertKind::StoreTrouble => true,
         }
@@ -328,8 +376,8 @@ impl AlertKind {
     /// How it is logged.
     pub const fn level(self) -> Level {
         match self {
-            AlertKind::BreakerClosed | AlertKind::KeyRestored => Level::Info,
-            AlertKind::BreakerOpened | AlertKind::ProviderSuspect => Level::Warn,
+            AlertKind::BreakerClosed | AlertKind::KeyRestored | AlertKind::QualityBack => Level::Info,
+            AlertKind::BreakerOpened | AlertKind::ProviderSuspect | AlertKind::QualityDropped => Level::Warn,
             AlertKind::KeyRejected
             | AlertKind::QuotaExhausted
             | AlertKind::AccessDenied

@@ -143,7 +143,9 @@ impl Tally {
             | Alert::ProviderSuspect { .. }
             | Alert::KeyOut { .. }
             | Alert::KeyBack { .. }
-            | Alert::AccessDenied { .. } => {}
+            | Alert::AccessDenied { .. }
+            | Alert::QualityDropped { .. }
+            | Alert::QualityBack { .. } => {}
         }
     }
 

@@ -1,8 +1,8 @@
 //! What a failure leads to, and how a call ends: once, with everything it took.
 
 use super::{Action, Call, RetryAdvice, Settlement, Spent, Stage, Then as AfterWait, Told, Wait, plan::Choice};
-use super::{attempt::Flight, attempt::micros, validate::soft_kind};
-use crate::{backoff, budget::Price, fleet::Fleet};
+use super::{attempt::Flight, attempt::micros};
+use crate::{backoff, budget::Price, fleet::Fleet, fleet::ReplyQuality};
 use outlast_model::{
     Failure, FailureReport, Mono, Usd,
     failure::{Blame, ConnectionFault, Deadline, SameTarget, Then},
@@ -100,8 +100,9 @@ impl Call {
             Blame::TargetOut => fleet.deny(ix, now),
             // It answered, if badly: alive.
             Blame::Quality => {
-                if !answered && let Some(kind) = soft_kind(report.failure) {
-                    fleet.judge(ix, kind, true, now);
+                if !answered {
+                    let place = self.candidates[flight.at].place;
+                    fleet.note_reply(place, ReplyQuality::of_failure(report.failure), now);
                 }
                 self.tell_success(fleet, now);
             }

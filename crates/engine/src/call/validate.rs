@@ -1,10 +1,10 @@
 //! Does the reply pass? The only place that mints [`Validated`].
 
 use super::{Action, Call};
-use crate::fleet::{Fleet, ReplyQuality, Soft};
+use crate::fleet::{Fleet, ReplyQuality};
 use outlast_model::{
     Failure, FailureReport, Findings, Gate, Mono, Problem,
-    failure::{Blame, Then},
+    failure::Then,
     policy::{OutputNeed, RefusalPolicy},
     record::{Decision, GaveUp, SchemaStatus},
 };
@@ -101,21 +101,15 @@ impl Call {
             citation: findings
                 .cites
                 .then(|| !findings.problems.iter().any(|problem| problem.gate == Some(Gate::Citation))),
+            gate: findings.problems.iter().any(other_gate),
         };
         fleet.note_reply(self.candidates[at].place, quality, now);
     }
 }
 
-/// Which soft detector a failure is for.
-pub(super) fn soft_kind(failure: Failure) -> Option<Soft> {
-    let of_quality = failure.remedy().blame == Blame::Quality;
-    of_quality.then_some(if failure == Failure::Empty {
-        Soft::Empty
-    } else if failure == Failure::Refusal {
-        Soft::Refusal
-    } else {
-        Soft::Structure
-    })
+/// A gate that has no detector of its own. What nobody judged says nothing about the target.
+fn other_gate(problem: &Problem) -> bool {
+    problem.failure == Failure::Quality && problem.gate != Some(Gate::Citation)
 }
 
 /// The problem that decides: a policy reason before anything else, a refusal only if nothing else is wrong.

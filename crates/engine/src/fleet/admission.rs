@@ -1,6 +1,6 @@
 //! How many calls are in the process, and which of them wait for a target.
 
-use super::Fleet;
+use super::{BoundRoute, Fleet};
 use crate::call::CallId;
 use outlast_model::Mono;
 use std::time::Duration;
@@ -78,5 +78,20 @@ impl Fleet {
         } else {
             target.wake_at = Mono::FAR;
         }
+    }
+
+    /// Whether some target of the route could be asked now: its breaker serves, one of its keys may be used, and nobody
+    /// denies it. A queued request is worth trying then.
+    pub fn ready(&self, route: &BoundRoute, now: Mono) -> bool {
+        route.bound().iter().any(|place| self.askable(place.ix, now))
+    }
+
+    fn askable(&self, ix: usize, now: Mono) -> bool {
+        let target = self.target(ix);
+        let keys = &self.providers[target.provider].keys;
+        let usable = |key: usize| keys.get(key).is_none_or(|state| state.usable(target.spec.probes, now));
+        let mut limiters = target.limiters.iter().enumerate();
+        let key_free = limiters.any(|(key, limiter)| usable(key) && limiter.scheduled_at() <= now);
+        !target.retired && target.breaker.serving() && target.denied_until <= now && key_free
     }
 }

@@ -111,19 +111,13 @@ impl Baseline {
 /// What is judged softly: it demotes a target in the ranking and never opens its breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Soft {
-    /// Broken structure: invalid JSON, schema, tool arguments, quality gates.
-    Structure,
-    /// The model declined.
-    Refusal,
-    /// A success with nothing in it.
-    Empty,
     /// A first output (or whole reply) of more than three times the usual.
     Slow,
     /// 429s that persist although the schedule was obeyed.
     Limited,
 }
 
-const SOFT_KINDS: usize = 5;
+const SOFT_KINDS: usize = 2;
 /// Soft evidence fades faster than faults: a demoted target sees little traffic that could clear it.
 const SOFT_HALF_LIFE: Duration = Duration::from_secs(120);
 const DEMOTE_AT: f64 = 8.0;
@@ -140,21 +134,18 @@ pub(crate) struct SoftDetectors {
 impl Soft {
     const fn index(self) -> usize {
         match self {
-            Soft::Structure => 0,
-            Soft::Refusal => 1,
-            Soft::Empty => 2,
-            Soft::Slow => 3,
-            Soft::Limited => 4,
+            Soft::Slow => 0,
+            Soft::Limited => 1,
         }
     }
 
-    /// Usual and alarming rates: one reply in twenty may be bad, a third may not. One in twelve is slow by three times
+    /// Usual and alarming rates: one answer in twenty may be limited, a third may not. One in twelve is slow by three times
     /// the median in a healthy mix, four in ten are not.
     fn weights(self) -> Weights {
         const USUAL: Weights = Weights { fault: 1.791_759, success: -0.305_382 };
         const SLOW: Weights = Weights { fault: 1.609_438, success: -0.427_444 };
         match self {
-            Soft::Structure | Soft::Refusal | Soft::Empty | Soft::Limited => USUAL,
+            Soft::Limited => USUAL,
             Soft::Slow => SLOW,
         }
     }
@@ -195,18 +186,18 @@ mod tests {
 
     #[test]
     fn the_soft_weights_are_those_of_their_rates() {
-        for (kind, p0, p1) in [(Soft::Empty, 0.05, 0.30), (Soft::Slow, 0.08, 0.40)] {
+        for (kind, p0, p1) in [(Soft::Limited, 0.05, 0.30), (Soft::Slow, 0.08, 0.40)] {
             let (is, should) = (kind.weights(), Weights::of(p0, p1));
             assert!((is.fault - should.fault).abs() < 1e-5 && (is.success - should.success).abs() < 1e-5, "{kind:?}");
         }
     }
 
     #[test]
-    fn a_target_is_demoted_by_bad_replies_in_a_row_and_promoted_as_they_fade() {
+    fn a_target_is_demoted_by_limits_in_a_row_and_promoted_as_they_fade() {
         let mut soft = SoftDetectors::default();
-        (0..4).for_each(|_| soft.count(Soft::Refusal, true, 1.0, Mono::ZERO));
+        (0..4).for_each(|_| soft.count(Soft::Limited, true, 1.0, Mono::ZERO));
         assert!(!soft.demoted(Mono::ZERO));
-        soft.count(Soft::Refusal, true, 1.0, Mono::ZERO);
+        soft.count(Soft::Limited, true, 1.0, Mono::ZERO);
         assert!(soft.demoted(Mono::ZERO));
         assert!(soft.demoted(Mono::from_millis(100_000)));
         assert!(!soft.demoted(Mono::from_millis(170_000)));

@@ -105,11 +105,6 @@ impl Fleet {
         Some((1..voices).fold(receipt, |receipt, _| receipt.and(self.fault(ix, trial, failure, None, now))))
     }
 
-    /// A soft judgement of one reply.
-    pub(crate) fn judge(&mut self, ix: usize, kind: Soft, bad: bool, now: Mono) {
-        self.targets[ix].soft.count(kind, bad, 1.0, now);
-    }
-
     /// How fast it was: of a call with these needs, or of a probe, which is compared but not learnt from.
     pub(crate) fn judge_speed(&mut self, ix: usize, needs: Option<&Needs>, took: Duration, now: Mono) {
         let target = &mut self.targets[ix];

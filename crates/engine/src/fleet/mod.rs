@@ -10,6 +10,7 @@
 mod admission;
 mod breaker;
 mod cusum;
+mod drift;
 mod health;
 mod limiter;
 mod probe;
@@ -20,8 +21,7 @@ mod view;
 mod window;
 
 pub(crate) use breaker::Receipt;
-pub(crate) use cusum::Soft;
-pub use quality::ReplyQuality;
+pub use quality::{AlarmView, QualityView, ReplyQuality, RouteQuality, Signal, SignalView};
 pub use view::{TargetState, TargetView};
 
 use crate::{budget::Price, budget::RetryBudget, call::CallId};
@@ -31,6 +31,7 @@ use outlast_model::{
     policy::{HealthPolicy, Route, TargetSpec},
 };
 use probe::Probing;
+use quality::Watched;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -68,7 +69,7 @@ struct Bound {
 pub(crate) struct BoundTarget {
     pub(crate) ix: usize,
     pub(crate) weight: u32,
-    /// The slot of the retry budget of this route and target.
+    /// The slot of what this route and target have together: the retry budget, and the quality of replies.
     pub(crate) budget: usize,
 }
 
@@ -183,6 +184,32 @@ pub enum Alert {
         /// Which.
         target: TargetId,
     },
+    /// A target's quality dropped: it ranks after the healthy ones, on this route or everywhere.
+    QualityDropped {
+        /// Of which target.
+        target: TargetId,
+        /// On which route; absent: everywhere.
+        route: Option<RouteId>,
+        /// What told.
+        signal: Signal,
+        /// Observations since the change most likely began...
+        observed: u32,
+        /// ...and how many of them were bad.
+        bad: u32,
+        /// The highest share of bad ones that would have been fine, 0 to 1.
+        baseline: f64,
+    },
+    /// It is in its place again: its quality was seen to be back, or nobody has asked it for so long that it is tried.
+    QualityBack {
+        /// Of which target.
+        target: TargetId,
+        /// On which route; absent: everywhere.
+        route: Option<RouteId>,
+        /// What had told.
+        signal: Signal,
+        /// How long it was ranked down.
+        after: Duration,
+    },
 }
 
 /// The health of all targets, retry budgets and admission. One lock, held for one `handle`.
@@ -194,6 +221,8 @@ pub struct Fleet {
     by_id: BTreeMap<TargetId, usize>,
     providers: Vec<Provider>,
     budgets: Vec<RetryBudget>,
+    /// Beside the budgets: the quality of each target on each route.
+    places: Vec<Watched>,
     budget_of: BTreeMap<(RouteId, TargetId), usize>,
     admission: Admission,
     actions: VecDeque<FleetAction>,
@@ -239,6 +268,7 @@ impl Fleet {
             by_id: BTreeMap::new(),
             providers: Vec::new(),
             budgets: Vec::new(),
+            places: Vec::new(),
             budget_of: BTreeMap::new(),
             admission: Admission::default(),
             actions: VecDeque::new(),
@@ -291,9 +321,10 @@ impl Fleet {
         let mut targets = Vec::with_capacity(route.targets.len());
         for place in &route.targets {
             let Some(ix) = self.by_id.get(&place.target).copied() else { continue };
-            let budgets = &mut self.budgets;
+            let (budgets, places) = (&mut self.budgets, &mut self.places);
             let budget = *self.budget_of.entry((route.id.clone(), place.target.clone())).or_insert_with(|| {
                 budgets.push(RetryBudget::new(Mono::ZERO));
+                places.push(Watched::new(route.id.clone(), ix));
                 budgets.len() - 1
             });
             targets.push(BoundTarget { ix, weight: place.weight.max(1), budget });
@@ -320,7 +351,9 @@ impl Fleet {
             }
             self.tick_probes(ix, now);
         }
-        self.due = (0..self.targets.len()).filter_map(|ix| self.target_due(ix)).min().unwrap_or(Mono::FAR);
+        self.tick_quality(now);
+        let targets = (0..self.targets.len()).filter_map(|ix| self.target_due(ix));
+        self.due = targets.chain(self.quality_due()).min().unwrap_or(Mono::FAR);
     }
 
     /// When a target next needs a tick.
@@ -370,7 +403,7 @@ impl Fleet {
         }
         if !target.breaker.draw(chance, now) {
             Standing::Undrawn
-        } else if self.providers[target.provider].suspect || target.soft.demoted(now) {
+        } else if self.providers[target.provider].suspect || target.soft.demoted(now) || self.quality_demotes(place) {
             Standing::Demoted
         } else {
             Standing::Healthy
@@ -384,10 +417,7 @@ impl Fleet {
         let keys = &self.providers[target.provider].keys;
         let mut soonest = None;
         for (key, limiter) in (0u8..).zip(target.limiters.iter_mut()) {
-            let out = match keys.get(usize::from(key)) {
-                Some(KeyState::Out { until, .. }) => target.spec.probes || *until > now,
-                Some(KeyState::Good) | None => false,
-            };
+            let out = keys.get(usize::from(key)).is_some_and(|state| !state.usable(target.spec.probes, now));
             if out || used_keys & (1 << key) != 0 {
                 continue;
             }

@@ -5,6 +5,7 @@ use super::{
     cusum::SoftDetectors,
     limiter::Limiter,
     probe::Probing,
+    quality::Quality,
     tokens::TokenScale,
     window::{Histogram, Latency},
 };
@@ -36,6 +37,8 @@ pub(crate) struct Target {
     pub(crate) whole_reply: Latency,
     /// Mean gaps between the tokens of a stream.
     pub(crate) gaps: Histogram,
+    /// How it does at golden tasks.
+    pub(crate) golden: Quality,
     /// What it counts as a token.
     pub(crate) tokens: TokenScale,
     pub(crate) limiters: Vec<Limiter>,
@@ -78,6 +81,7 @@ impl Target {
             first_output: Latency::of_first_output(),
             whole_reply: Latency::of_whole_reply(),
             gaps: Histogram::default(),
+            golden: Quality::default(),
             tokens: TokenScale::default(),
             limiters,
             denied_until: Mono::ZERO,
@@ -140,6 +144,14 @@ const KEY_PAUSE_AT_MOST: Duration = Duration::from_secs(3600);
 pub(crate) const KEY_TRIAL: Duration = Duration::from_secs(30);
 
 impl KeyState {
+    /// A call may use it: it is good, or no probes will try it and its pause is over.
+    pub(crate) fn usable(&self, probes: bool, now: Mono) -> bool {
+        match self {
+            KeyState::Good => true,
+            KeyState::Out { until, .. } => !probes && *until <= now,
+        }
+    }
+
     /// Out (again): a minute, doubling to an hour. A failure of a call that left before the key went out changes nothing.
     pub(crate) fn out(self, cause: Failure, sent: Mono, now: Mono) -> KeyState {
         match self {

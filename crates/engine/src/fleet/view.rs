@@ -1,7 +1,7 @@
 //! The fleet as the operator sees it.
 
 use super::{
-    Fleet, TargetIx,
+    Fleet, QualityView, TargetIx,
     breaker::State,
     target::{KeyState, Target},
 };
@@ -37,8 +37,11 @@ pub struct TargetView {
     pub state: TargetState,
     /// The evidence against it; the breaker opens at [`HealthPolicy::open_at`].
     pub evidence: f64,
-    /// Ranked after the healthy ones, by a soft detector or because its provider is suspect.
+    /// Ranked after the healthy ones on every route: by a soft detector, by golden tasks, or because its provider is
+    /// suspect. A single route's alarms are in `quality`.
     pub demoted: bool,
+    /// How good its replies have been lately.
+    pub quality: QualityView,
     /// Until an open breaker lets a trial through.
     pub reopens_in: Option<Duration>,
     /// Attempts in flight.
@@ -95,7 +98,8 @@ impl Fleet {
             id: target.spec.id.clone(),
             state,
             evidence: target.breaker.evidence(now),
-            demoted: provider.suspect || target.soft.demoted(now),
+            demoted: provider.suspect || target.soft.demoted(now) || target.golden.demoted(),
+            quality: self.quality_view(ix, now),
             reopens_in,
             in_flight: target.in_flight,
             overdue: u32::try_from(target.late.values().filter(|overdue| **overdue).count()).unwrap_or(u32::MAX),

@@ -273,6 +273,8 @@ choices! {
         "auth" => Auth,
         /// An account ran out of money or of a long-term quota.
         "quota" => Quota,
+        /// A target's quality dropped, or is back.
+        "quality" => Quality,
     }
 
     /// The log line of each call.

@@ -200,6 +200,7 @@ fn alerts(file: Option<&At<AlertsFile>>, env: Env<'_>, log: &mut Log) -> Alerts 
                 EventChoice::Breaker => AlertEvent::Breaker,
                 EventChoice::Auth => AlertEvent::Auth,
                 EventChoice::Quota => AlertEvent::Quota,
+                EventChoice::Quality => AlertEvent::Quality,
             })
             .collect(),
         None => AlertEvent::ALL.to_vec(),

@@ -257,11 +257,13 @@ pub enum AlertEvent {
     Auth,
     /// An account ran out of money or of a long-term quota.
     Quota,
+    /// A target's quality dropped, or is back.
+    Quality,
 }
 
 impl AlertEvent {
     /// Every kind.
-    pub const ALL: [AlertEvent; 3] = [AlertEvent::Breaker, AlertEvent::Auth, AlertEvent::Quota];
+    pub const ALL: [AlertEvent; 4] = [AlertEvent::Breaker, AlertEvent::Auth, AlertEvent::Quota, AlertEvent::Quality];
 
     /// The name used in config and docs.
     pub const fn name(self) -> &'static str {
@@ -269,6 +271,7 @@ impl AlertEvent {
             AlertEvent::Breaker => "breaker",
             AlertEvent::Auth => "auth",
             AlertEvent::Quota => "quota",
+            AlertEvent::Quality => "quality",
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::config::KeyHash;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use outlast_engine::TargetState;
+use outlast_engine::{QualityView, SignalView, TargetState};
 use outlast_model::RequestId;
 use outlast_wire::error::Refused;
 use serde_json::{Value, json};
@@ -190,6 +190,7 @@ fn targets(shared: &Shared) -> Value {
                 "share": share(view.state),
                 "evidence": view.evidence,
                 "demoted": view.demoted,
+                "quality": quality(&view.quality),
                 "reopens_in_ms": view.reopens_in.map(millis),
                 "limited_for_ms": view.limited_for.map(millis),
                 "keys_out": view.keys_out,
@@ -217,6 +218,31 @@ async fn reload(shared: &Arc<Shared>) -> Answer {
         Some(Ok(changes)) => Answer::json(StatusCode::OK, json!({ "reloaded": true, "changes": changes.to_string() })),
         None => Answer::json(StatusCode::OK, json!({ "reloaded": false })),
     }
+}
+
+/// What has been observed of a target's quality, and why it is ranked down if it is.
+fn quality(view: &QualityView) -> Value {
+    let signal = |view: &SignalView| {
+        json!({
+            "signal": view.signal.name(),
+            "observed": view.observed,
+            "rate": view.rate,
+            "baseline": view.baseline,
+            "evidence": view.evidence,
+            "alarm_at": view.alarm_at,
+            "alarm": view.alarm.as_ref().map(|alarm| json!({
+                "since_s": alarm.since.as_secs(),
+                "observed": alarm.observed,
+                "bad": alarm.bad,
+                "baseline": alarm.baseline,
+            })),
+        })
+    };
+    let routes = view
+        .routes
+        .iter()
+        .map(|on| json!({ "route": on.route, "signals": on.signals.iter().map(signal).collect::<Vec<_>>() }));
+    json!({ "golden": view.golden.as_ref().map(signal), "routes": routes.collect::<Vec<_>>() })
 }
 
 /// A breaker state's name.

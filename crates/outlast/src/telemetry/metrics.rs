@@ -17,7 +17,7 @@ use super::process::Process;
 use crate::clock::Clock;
 pub use durable::{DurableMetrics, IdempotencyMetrics, StoreMetrics};
 use exposition::Exposition;
-use outlast_engine::{TargetState, TargetView};
+use outlast_engine::{SignalView, TargetState, TargetView};
 use outlast_model::{RouteId, TargetId, Wall};
 pub(super) use series::Series;
 use std::sync::{
@@ -242,10 +242,33 @@ fn expose_targets(out: &mut Exposition, targets: &[TargetView]) {
     each("outlast_target_keys_out", "Keys of a target that were rejected or are out of money.", |t| {
         t.keys_out.len() as f64
     });
+    expose_quality(out, targets);
     out.counter("outlast_probes_total", "Probes sent to a target.");
     for target in targets {
         out.sample(&[("target", target.id.as_str())], target.probes);
     }
+}
+
+/// The route is empty for golden tasks, which speak for the whole target.
+fn expose_quality(out: &mut Exposition, targets: &[TargetView]) {
+    let mut each = |name, help, value: fn(&SignalView) -> f64| {
+        out.gauge(name, help);
+        for target in targets {
+            for (route, signal) in target.quality.signals() {
+                let route = route.map_or("", RouteId::as_str);
+                let labels = [("target", target.id.as_str()), ("route", route), ("signal", signal.signal.name())];
+                out.sample(&labels, value(signal));
+            }
+        }
+    };
+    if targets.iter().all(|target| target.quality.signals().next().is_none()) {
+        return;
+    }
+    each("outlast_quality_rate", "The share of bad ones among about the last 200 observations.", |s| s.rate);
+    each("outlast_quality_baseline", "The highest such share that is still fine.", |s| s.baseline);
+    each("outlast_quality_alarm", "1 while the signal ranks the target after the healthy ones.", |s| {
+        f64::from(u8::from(s.alarm.is_some()))
+    });
 }
 
 fn expose_process(out: &mut Exposition, process: &Process, started: Wall) {
