@@ -238,7 +238,6 @@ fn rating(id: &str, score: f64) -> Feedback {
         route: "support".into(),
         target: Some("a/small".into()),
         score,
-        comment: None,
     }
 }
 

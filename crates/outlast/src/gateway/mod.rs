@@ -86,7 +86,6 @@ pub(crate) struct Shared {
     calls: AtomicU64,
     /// What must not be forgotten.
     store: Arc<dyn Store>,
-    rated: feedback::Rated,
     held_bytes: intake::HeldBytes,
     draining: AtomicBool,
     /// Locked for a whole reload: there is one at a time.
@@ -299,7 +298,6 @@ impl Gateway {
             wakes: wakes::Wakes::default(),
             calls: AtomicU64::new(0),
             store,
-            rated: feedback::Rated::default(),
             held_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             source: options.source.map(Mutex::new),
