@@ -24,7 +24,7 @@ const ALTERNATIVES: usize = 4;
 /// No rate is taken for higher than this.
 const CERTAIN: f64 = 0.9;
 /// The evidence that ends a first alarm: one in so many observations at the alarming rate, at most.
-const RETURN_AT: f64 = 100.0;
+const RETURN_AT: f64 = 300.0;
 /// Each relapse asks for so many times more, up to four times over.
 const RELAPSE: f64 = 4.0;
 /// Relapses counted at most.
@@ -316,3 +316,6 @@ impl Detector {
         self.total
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,7 @@ pub enum Signal {
 
 /// Replies come by the thousand, so a false alarm has to be rarer than one in ten thousand, and twice the usual rate is
 /// still fine. The fourth alternative sees a target that is bad throughout in five replies.
-const OF_REPLIES: Tuning = Tuning {
+pub(super) const OF_REPLIES: Tuning = Tuning {
     alternatives: &[2.0, 3.0, 5.0, 10.0],
     alarm_at: 10_000.0,
     margin: 2.0,
@@ -78,7 +78,7 @@ const OF_REPLIES: Tuning = Tuning {
 const OF_FEEDBACK: Tuning = Tuning { p0: (0.20, 0.40), ..OF_REPLIES };
 
 /// Golden tasks are few and chosen to pass.
-const OF_GOLDEN: Tuning = Tuning {
+pub(super) const OF_GOLDEN: Tuning = Tuning {
     alternatives: &[2.0, 3.0, 5.0],
     alarm_at: 1_000.0,
     margin: 1.0,

@@ -164,6 +164,8 @@ pub struct World {
     pub alerts: Vec<(Mono, Alert)>,
     pub probes: Vec<(Mono, TargetId)>,
     pub trace: Vec<String>,
+    /// What targets count as a token, against the estimate.
+    pub token_scale: f64,
     asked: BTreeMap<TargetId, u32>,
     behaviour: Behaviour,
     rng: fastrand::Rng,
@@ -199,6 +201,7 @@ impl World {
             alerts: Vec::new(),
             probes: Vec::new(),
             trace: Vec::new(),
+            token_scale: 1.0,
             asked: BTreeMap::new(),
             behaviour: Box::new(behaviour),
             rng: fastrand::Rng::with_seed(seed ^ 0x5eed),
@@ -349,6 +352,12 @@ impl World {
         self.drain_fleet();
     }
 
+    /// Tells the fleet something, now.
+    pub fn tell(&mut self, event: FleetEvent) {
+        self.fleet.handle(event, self.now);
+        self.drain_fleet();
+    }
+
     fn drain_fleet(&mut self) {
         while let Some(action) = self.fleet.poll_action() {
             self.trace.push(format!("{:?} {action:?}", self.now));
@@ -466,8 +475,9 @@ impl World {
     fn play(&mut self, id: u64, attempt: u8, script: Script) {
         let start = self.now;
         let streamed = self.calls[id as usize].needs.stream;
+        let input_tokens = (f64::from(self.calls[id as usize].needs.input_tokens) * self.token_scale) as u32;
         let spent = |tokens| Spent {
-            usage: Usage { input_tokens: 100, output_tokens: tokens, ..Usage::default() },
+            usage: Usage { input_tokens, output_tokens: tokens, ..Usage::default() },
             bytes_out: 400,
             bytes_in: 40 * u64::from(tokens),
         };
