@@ -4,7 +4,7 @@ use super::{Action, Call, RetryAdvice, Stage, plan::Candidate};
 use crate::fleet::Fleet;
 use outlast_model::{
     Failure, FailureReport, Mono,
-    policy::{Ability, Needs, OutputNeed, Ranking, TargetSpec},
+    policy::{Ability, Contract, Needs, OutputNeed, Ranking, TargetSpec, ToolMode},
     record::{LeftOut, Outcome, WhyLeftOut},
 };
 
@@ -37,32 +37,58 @@ impl Call {
             retry: RetryAdvice { should_retry: true, retry_after: Some(again_in) },
             after_commit: false,
         });
-        self.conclude(fleet, Outcome::Failed(Failure::Overloaded), None, now);
+        self.conclude(fleet, Outcome::Failed(Failure::Overloaded), None, Vec::new(), now);
     }
 
     /// The targets that can answer, and why the others cannot.
     fn gather(&mut self, fleet: &Fleet) {
         let route = self.route.clone();
-        let ranking = route.route().ranking;
+        let contract = &route.route().contract;
         self.candidates.reserve_exact(route.bound().len());
         for (listed, place) in (0u64..).zip(route.bound()) {
             let target = fleet.target(place.ix);
-            match fits(&target.spec, &self.needs, fleet.input_tokens(place.ix, &self.needs)) {
-                Ok(unknown) => {
-                    let rank = match ranking {
-                        Ranking::Order => listed,
-                        Ranking::Weight => drawn(&mut self.rng, place.weight),
-                        Ranking::Latency => {
-                            u64::try_from(target.latency(&self.needs).p50(self.needs.input_tokens).as_micros())
-                                .unwrap_or(u64::MAX)
-                        }
-                        Ranking::Cost => fleet.expected_cost(place.ix, &self.needs).unwrap_or(u64::MAX),
-                    };
-                    self.candidates.push(Candidate::new(*place, target.provider, unknown, rank));
+            let leave_out = |why| LeftOut { target: target.spec.id.clone(), why };
+            let (mode, unknown) = match suits(&target.spec, listed == 0, contract, &self.needs) {
+                Ok(suits) => suits,
+                Err(why) => {
+                    self.left_out.push(leave_out(why));
+                    continue;
                 }
-                Err(why) => self.left_out.push(LeftOut { target: target.spec.id.clone(), why }),
+            };
+            let rank = match route.route().ranking {
+                Ranking::Order => listed,
+                Ranking::Weight => drawn(&mut self.rng, place.weight),
+                Ranking::Latency => u64::try_from(target.latency(&self.needs).p50(self.needs.input_tokens).as_micros())
+                    .unwrap_or(u64::MAX),
+                Ranking::Cost => fleet.expected_cost(place.ix, &self.needs).unwrap_or(u64::MAX),
+            };
+            self.candidates.push(Candidate::new(*place, target.provider, unknown, mode, rank));
+            if let Err(why) = self.fits(fleet) {
+                let candidate = self.candidates.pop();
+                let shorter_fits = matches!(why, WhyLeftOut::ContextTooSmall { .. } | WhyLeftOut::OverBudget { .. });
+                self.small.extend(candidate.filter(|_| shorter_fits && contract.shorten.is_some()));
+                self.left_out.push(leave_out(why));
             }
         }
+        if self.candidates.is_empty() && self.shorten(fleet) {
+            let small = self.candidates.iter().map(|candidate| &fleet.target(candidate.place.ix).spec.id);
+            let small: Vec<_> = small.collect();
+            self.left_out.retain(|left| !small.contains(&&left.target));
+        }
+    }
+
+    /// Whether the last candidate takes the whole input, and the money what it charges for it.
+    fn fits(&self, fleet: &Fleet) -> Result<(), WhyLeftOut> {
+        let Some(candidate) = self.candidates.last() else { return Ok(()) };
+        let ix = candidate.place.ix;
+        // The estimate of the input is rough; what it cannot rule out is tried, and `context_exceeded` moves on.
+        let output = self.needs.max_output_tokens.unwrap_or(0);
+        let needed = fleet.input_tokens(ix, &self.needs).saturating_add(output);
+        match fleet.target(ix).spec.context_window {
+            Some(window) if needed > window => return Err(WhyLeftOut::ContextTooSmall { window, needed }),
+            Some(_) | None => {}
+        }
+        self.quote(self.candidates.len() - 1, None, fleet).map(drop)
     }
 }
 
@@ -72,16 +98,23 @@ fn drawn(rng: &mut fastrand::Rng, weight: u32) -> u64 {
     (arrival * 1e15) as u64
 }
 
-/// Whether a target can answer a request of so many tokens, by its own count: surely (`Ok(false)`), or as far as anybody
-/// knows (`Ok(true)`).
-fn fits(spec: &TargetSpec, needs: &Needs, input_tokens: u32) -> Result<bool, WhyLeftOut> {
+/// Whether a target can answer such a request, whatever its size: in which tool mode, and surely (`false`) or only as far
+/// as anybody knows (`true`).
+fn suits(spec: &TargetSpec, primary: bool, contract: &Contract, needs: &Needs) -> Result<(ToolMode, bool), WhyLeftOut> {
+    permitted(spec, contract)?;
     let lost = &needs.cannot_carry[spec.dialect.index()];
     if !lost.is_empty() {
         return Err(WhyLeftOut::CannotCarry(lost.iter().map(|what| (*what).into()).collect()));
     }
+    let tools = spec.capabilities.tools;
+    let mode = match &contract.tools {
+        Some(policy) if needs.tools => policy.mode(primary, tools).ok_or(WhyLeftOut::NoTools)?,
+        Some(_) | None => ToolMode::Full,
+    };
+    let calls_tools = needs.tools && matches!(mode, ToolMode::Full | ToolMode::ReadOnly);
     let demanded = [
-        (needs.tools, spec.capabilities.tools, WhyLeftOut::NoTools),
-        (needs.images, spec.capabilities.images, WhyLeftOut::NoImages),
+        (calls_tools || contract.needs.tools, tools, WhyLeftOut::NoTools),
+        (needs.images || contract.needs.images, spec.capabilities.images, WhyLeftOut::NoImages),
         (needs.output == OutputNeed::JsonSchema, spec.capabilities.json_schema, WhyLeftOut::NoSchema),
     ];
     let mut unknown = false;
@@ -92,15 +125,28 @@ fn fits(spec: &TargetSpec, needs: &Needs, input_tokens: u32) -> Result<bool, Why
             Ability::Yes | Ability::No | Ability::Unknown => {}
         }
     }
-    if let (Some(limit), Some(wanted)) = (spec.max_output, needs.max_output_tokens)
-        && wanted > limit
-    {
-        return Err(WhyLeftOut::OutputTooLong { limit, wanted });
+    match (contract.needs.context, spec.context_window) {
+        (Some(needed), Some(window)) if window < needed => return Err(WhyLeftOut::ContextTooSmall { window, needed }),
+        (Some(_), None) => unknown = true,
+        (Some(_) | None, Some(_) | None) => {}
     }
-    // The estimate of the input is rough; what it cannot rule out is tried, and `context_exceeded` moves on.
-    let needed = input_tokens.saturating_add(needs.max_output_tokens.unwrap_or(0));
-    match spec.context_window {
-        Some(window) if needed > window => Err(WhyLeftOut::ContextTooSmall { window, needed }),
-        Some(_) | None => Ok(unknown),
+    match (spec.max_output, needs.max_output_tokens) {
+        (Some(limit), Some(wanted)) if wanted > limit => Err(WhyLeftOut::OutputTooLong { limit, wanted }),
+        (Some(_) | None, Some(_) | None) => Ok((mode, unknown)),
+    }
+}
+
+/// Whether the contract lets the request go there. A region that nobody states is none of the permitted ones.
+fn permitted(spec: &TargetSpec, contract: &Contract) -> Result<(), WhyLeftOut> {
+    let permissions = &contract.permissions;
+    if let Some(providers) = &permissions.providers
+        && !providers.iter().any(|provider| **provider == *spec.provider.as_str())
+    {
+        return Err(WhyLeftOut::NotPermitted("provider".into()));
+    }
+    match (&permissions.regions, &spec.region) {
+        (None, _) => Ok(()),
+        (Some(regions), Some(region)) if regions.contains(region) => Ok(()),
+        (Some(_), Some(_) | None) => Err(WhyLeftOut::NotPermitted("region".into())),
     }
 }

@@ -5,10 +5,10 @@
 //! speaks for the other late ones too. If that opens the breaker, or it is open already, the late calls leave for the
 //! next target; if not, they wait on, and what was said is taken back should an output come after all.
 
-use super::{Action, Call, Spent, Stage, Told, plan::Choice};
+use super::{Action, Call, Spent, Stage, Told, plan::Choice, spend::runaway, validate::Broken};
 use crate::fleet::{Fleet, TargetIx};
 use outlast_model::{
-    Brief, Failure, FailureReport, Mono,
+    Brief, Failure, FailureReport, Mend, Mono,
     failure::Deadline,
     policy::{StreamContract, Timeouts, ToolMode},
     record::{AttemptReason, AttemptRecord, Decision},
@@ -18,6 +18,17 @@ use std::time::Duration;
 
 /// What a permit holder gets beyond the time at which it is overdue.
 const PERMIT_GRACE: Duration = Duration::from_secs(5);
+
+/// An attempt to be made.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// The candidate to be asked.
+    pub(super) at: usize,
+    pub(super) reason: AttemptReason,
+    /// With its target's permit.
+    pub(super) trial: bool,
+    pub(super) mend: Option<Mend>,
+}
 
 /// How an exchange stands against what its target usually takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +54,14 @@ pub(super) struct Flight {
     pub(super) first_output: Option<Mono>,
     pub(super) streamed: bool,
     pub(super) input_tokens: u32,
+    /// It is to mend the reply before.
+    pub(super) mends: bool,
+    /// The output limit it was given, where the client's own is none.
+    pub(super) output_limit: Option<u32>,
+    /// The output tokens that are paid for, under a cap.
+    paid_for: Option<u32>,
+    /// What its stream promises.
+    stream: StreamContract,
     /// The last sign of life after the head.
     pub(super) last: Mono,
     tokens: u32,
@@ -100,14 +119,9 @@ impl Flight {
 
 impl Call {
     /// Asks a candidate.
-    pub(super) fn start(
-        &mut self,
-        at: usize,
-        reason: AttemptReason,
-        trial: Option<AttemptReason>,
-        fleet: &mut Fleet,
-        now: Mono,
-    ) {
+    pub(super) fn start(&mut self, step: Step, fleet: &mut Fleet, now: Mono) {
+        let Step { at, reason, trial, mend } = step;
+        let (brief, paid_for) = self.put(at, mend, fleet);
         let candidate = &self.candidates[at];
         let (ix, budget) = (candidate.place.ix, candidate.place.budget);
         // An open target's key was not looked at by the plan; its first key serves then.
@@ -118,8 +132,13 @@ impl Call {
         let limits = clipped(&target.spec.timeouts, now.until(self.deadline));
         let target_id = target.spec.id.clone();
         let stalled_after = target.stalled_after();
-        self.repeated |= self.attempts.iter().any(|earlier| earlier.target == target_id && earlier.key == key);
-        fleet.begin(ix, key, self.id, trial.map(|_| overdue_at + PERMIT_GRACE), now);
+        let own_limit = self.needs.max_output_tokens.is_some();
+        let output_limit = brief.max_output_tokens.or(target.spec.max_output.filter(|_| !own_limit));
+        if brief.mend.is_none() {
+            let same = |earlier: &AttemptRecord| earlier.target == target_id && earlier.key == key;
+            self.repeated |= self.attempts.iter().any(same);
+        }
+        fleet.begin(ix, key, self.id, trial.then(|| overdue_at + PERMIT_GRACE), now);
         if self.attempts.is_empty() {
             fleet.earn(budget);
         }
@@ -134,8 +153,8 @@ impl Call {
             failure: None,
             problems: Vec::new(),
             fixes: Vec::new(),
-            tool_mode: ToolMode::Full,
-            shortened: false,
+            tool_mode: brief.tool_mode,
+            shortened: brief.shorten_to.is_some(),
             finish: None,
             bytes_out: 0,
             bytes_in: 0,
@@ -148,12 +167,17 @@ impl Call {
             at,
             ix,
             key,
-            trial: trial.is_some(),
+            trial,
             started: now,
             headers: false,
             first_output: None,
             streamed: self.needs.stream,
             input_tokens: self.needs.input_tokens,
+            mends: brief.mend.is_some(),
+            output_limit,
+            paid_for,
+            // What a lesser tool mode makes of the reply is only known at its end.
+            stream: if brief.tool_mode == ToolMode::Full { self.stream } else { StreamContract::Buffer },
             last: now,
             tokens: 0,
             releasable: false,
@@ -174,8 +198,25 @@ impl Call {
             key,
             timeouts: limits,
             fallback_reason,
-            brief: Brief::default(),
+            brief,
         });
+    }
+
+    /// How the request is to be put to a candidate, and what that may cost: reserved from here on.
+    fn put(&mut self, at: usize, mend: Option<Mend>, fleet: &Fleet) -> (Brief, Option<u32>) {
+        let mending = mend.as_ref().map(|mend| self.attempts[usize::from(mend.attempt)].usage.output_tokens);
+        // Nobody is asked who has not been found to fit.
+        let quote = self.quote(at, mending, fleet).ok().flatten();
+        self.spend.reserve(quote);
+        self.mended |= mend.is_some();
+        let candidate = &self.candidates[at];
+        let brief = Brief {
+            tool_mode: candidate.mode,
+            max_output_tokens: quote.and_then(|quote| quote.clamp),
+            shorten_to: candidate.shorten_to,
+            mend,
+        };
+        (brief, quote.map(|quote| quote.output))
     }
 
     pub(super) fn headers(&mut self, fleet: &mut Fleet, now: Mono) {
@@ -197,6 +238,12 @@ impl Call {
             self.speak_again(fleet, now);
         }
         self.note_first_output(fleet, now);
+        let Some(flight) = &self.flight else { return };
+        if flight.paid_for.is_some_and(|limit| runaway(limit, flight.tokens)) {
+            self.abort(flight.attempt);
+            self.attempt_failed(fleet, FailureReport::of(Failure::CostSpike), Broken::default(), now);
+            return;
+        }
         self.release_if_due(now);
     }
 
@@ -215,7 +262,7 @@ impl Call {
         let took = now.since(flight.started);
         self.attempts[usize::from(flight.attempt)].first_output_us = Some(micros(took));
         fleet.judge_speed(flight.ix, Some(&self.needs), took, now);
-        if let StreamContract::Hold { after, .. } = self.stream {
+        if let StreamContract::Hold { after, .. } = flight.stream {
             flight.hold_until = now + after;
         }
     }
@@ -223,7 +270,7 @@ impl Call {
     /// The commit point, when the stream contract has come to it.
     fn release_if_due(&mut self, now: Mono) {
         let Some(flight) = &mut self.flight else { return };
-        let due = match self.stream {
+        let due = match flight.stream {
             StreamContract::Buffer => false,
             StreamContract::Fail => true,
             StreamContract::Hold { tokens, .. } => flight.tokens >= tokens || now >= flight.hold_until,
@@ -231,7 +278,7 @@ impl Call {
         if now >= flight.hold_until {
             flight.hold_until = Mono::FAR;
             // The time is up for whatever becomes releasable later, too.
-            self.stream = StreamContract::Fail;
+            flight.stream = StreamContract::Fail;
         }
         if due && flight.releasable && !self.committed {
             flight.hold_until = Mono::FAR;
@@ -258,7 +305,7 @@ impl Call {
         record.finish = finish;
         self.spent(fleet, attempt, spent);
         self.stage = Stage::Checking;
-        self.actions.push_back(Action::Check { attempt, budget: None });
+        self.actions.push_back(Action::Check { attempt, budget: self.spend.left() });
     }
 
     /// The host's account of a failure.
@@ -268,7 +315,7 @@ impl Call {
         if report.failure == Failure::Cancelled {
             self.client_gone(fleet, now);
         } else {
-            self.attempt_failed(fleet, report, now);
+            self.attempt_failed(fleet, report, Broken::default(), now);
         }
     }
 
@@ -286,7 +333,7 @@ impl Call {
         if now >= limit {
             let attempt = flight.attempt;
             self.abort(attempt);
-            self.attempt_failed(fleet, FailureReport::of(failure), now);
+            self.attempt_failed(fleet, FailureReport::of(failure), Broken::default(), now);
             return;
         }
         let (due, mark) = flight.next_mark();
@@ -306,13 +353,12 @@ impl Call {
     /// the target stays until it is overdue.
     pub(super) fn leave_if_open(&mut self, fleet: &mut Fleet, now: Mono) {
         let Some(flight) = &self.flight else { return };
-        let spent_out = self.attempts.len() >= usize::from(self.route.route().tier.attempts);
         let bearable = match flight.punctuality {
             Punctuality::InTime => true,
             Punctuality::Late => flight.trial,
             Punctuality::Overdue => false,
         };
-        if bearable || self.committed || spent_out || fleet.target(flight.ix).breaker.serving() {
+        if bearable || self.committed || self.attempts_spent() || fleet.target(flight.ix).breaker.serving() {
             return;
         }
         let (at, attempt, failure) = (flight.at, flight.attempt, flight.lateness());
@@ -321,7 +367,7 @@ impl Call {
             Choice::Ask { at: next, trial: None } => {
                 self.abort(attempt);
                 self.close_attempt(fleet, FailureReport::of(failure), Decision::Reroute, now);
-                self.start(next, AttemptReason::Reroute, None, fleet, now);
+                self.start(self.step(next, AttemptReason::Reroute, None), fleet, now);
             }
             // Nobody better: a slow answer beats none.
             Choice::Ask { trial: Some(_), .. } | Choice::Wait(_) | Choice::Nobody => {
@@ -337,7 +383,11 @@ impl Call {
         let mut places = self.candidates.iter().map(|candidate| candidate.place.ix);
         let Some(ix) = places.find(|ix| fleet.target(*ix).spec.id == record.target) else { return };
         record.cost = fleet.target(ix).spec.price.map(|price| price.cost(&spent.usage));
-        if !spent.usage.estimated {
+        self.spend.bill(attempt, record.cost.unwrap_or_default());
+        // Only what was sent as it came says how the target counts.
+        let as_it_came =
+            record.tool_mode == ToolMode::Full && !record.shortened && record.reason != AttemptReason::Repair;
+        if !spent.usage.estimated && as_it_came {
             fleet.learn_tokens(ix, self.needs.input_tokens, spent.usage.input_tokens);
         }
     }

@@ -2,14 +2,16 @@
 //!
 //! The order: healthy targets, then the demoted (a soft detector told, or the provider is suspect or failed this very
 //! call as a whole), then those being restored whose share this call has not drawn, then open ones that the route's
-//! `max_ejected` calls back. Within each, abilities nobody vouched for come after those that are sure, and then the
-//! route's own ranking holds. A half-open target takes its ranked place for one call at a time, and only if a fallback
+//! `max_ejected` calls back. Within each, a target that may do less with tools than the contract's first choice comes
+//! after those that may do all, then what the last failure asks for counts (a schema kept natively, tools, a low price),
+//! abilities nobody vouched for come after those that are sure, and then the route's own ranking holds. A half-open target takes its ranked place for one call at a time, and only if a fallback
 //! stands ready. If every breaker is open, the least blamed target gets a trickle of one call, and the others wait.
 
-use super::{Call, Stage, Then, Wait};
+use super::{Call, Stage, Then, Wait, attempt::Step};
 use crate::fleet::{BoundTarget, Fleet, Standing};
 use outlast_model::{
     Failure, FailureReport, Mono,
+    policy::{Ability, ToolMode},
     record::{AttemptReason, LeftOut, WhyLeftOut},
 };
 use std::time::Duration;
@@ -23,19 +25,49 @@ pub(super) struct Candidate {
     pub(super) place: BoundTarget,
     pub(super) provider: usize,
     unknown: bool,
-    rank: u64,
+    /// What the model may do with tools there.
+    pub(super) mode: ToolMode,
+    /// Less is better.
+    pub(super) rank: u64,
     /// Not to be asked again.
     pub(super) tried: bool,
     /// Keys that met a 429 or a rejection in this call, as bits.
     pub(super) used_keys: u64,
-    /// All its keys met a schedule; once it is over, this call's one repetition may be spent here.
+    /// It has been asked, and this call's one repetition may be spent here: after a schedule, in a lesser tool mode, or
+    /// with a shorter input.
     pub(super) again: bool,
+    /// It said that the input is too long.
+    pub(super) exceeded: bool,
+    /// The input tokens it is to be sent, by the wire's estimate; absent: all of them.
+    pub(super) shorten_to: Option<u32>,
 }
 
 impl Candidate {
-    pub(super) fn new(place: BoundTarget, provider: usize, unknown: bool, rank: u64) -> Self {
-        Candidate { place, provider, unknown, rank, tried: false, used_keys: 0, again: false }
+    pub(super) fn new(place: BoundTarget, provider: usize, unknown: bool, mode: ToolMode, rank: u64) -> Self {
+        Candidate {
+            place,
+            provider,
+            unknown,
+            mode,
+            rank,
+            tried: false,
+            used_keys: 0,
+            again: false,
+            exceeded: false,
+            shorten_to: None,
+        }
     }
+}
+
+/// What the last failure makes of use in the next target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// It holds its output to a schema.
+    Structured,
+    /// It surely can call tools.
+    Tools,
+    /// It costs little.
+    Cheap,
 }
 
 /// How good a choice is; less is better.
@@ -45,6 +77,19 @@ enum Class {
     Demoted,
     Undrawn,
     CalledBack,
+}
+
+/// How good a candidate is, in the order of what counts; less is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Merit {
+    class: Class,
+    /// It may do less with tools than the contract's first choice.
+    lesser: bool,
+    /// How far it is from what the last failure asks for.
+    aside: u64,
+    unknown: bool,
+    rank: u64,
+    at: usize,
 }
 
 /// A candidate as it stands now.
@@ -80,13 +125,18 @@ impl Call {
         if let Then::Repeat(at) = wait.then {
             let candidate = &self.candidates[at];
             match fleet.standing(candidate.place, candidate.used_keys, self.chance, now) {
-                Standing::Healthy | Standing::Demoted | Standing::Undrawn => {
-                    self.start(at, AttemptReason::SameTarget, None, fleet, now);
+                Standing::Healthy | Standing::Demoted | Standing::Undrawn if self.quote(at, None, fleet).is_ok() => {
+                    self.start(self.step(at, AttemptReason::SameTarget, None), fleet, now);
                     return;
                 }
-                Standing::Trial | Standing::Open | Standing::Limited(_) | Standing::NoKey | Standing::Denied => {
-                    self.candidates[at].tried = true
-                }
+                Standing::Healthy
+                | Standing::Demoted
+                | Standing::Undrawn
+                | Standing::Trial
+                | Standing::Open
+                | Standing::Limited(_)
+                | Standing::NoKey
+                | Standing::Denied => self.candidates[at].tried = true,
             }
         }
         let choice = self.choose(fleet, now);
@@ -106,12 +156,18 @@ impl Call {
         for at in 0..self.candidates.len() {
             let candidate = &self.candidates[at];
             let target = fleet.target(candidate.place.ix);
-            let too_small = target.spec.context_window.is_some_and(|window| window <= self.larger_than);
+            let shortened = candidate.shorten_to.is_some();
+            let too_small = !shortened && target.spec.context_window.is_some_and(|window| window <= self.larger_than);
+            // What was cut off there would be cut off here.
+            let too_short =
+                self.longer_than > 0 && target.spec.max_output.is_some_and(|limit| limit <= self.longer_than);
             // A further attempt that would most likely run out of time is not worth its price. A first one is, and so is
             // one on a target whose speed is only guessed: a guess must not leave a short deadline without a fallback.
             let known = target.latency(&self.needs).known_p50(self.needs.input_tokens);
             let too_late = !self.attempts.is_empty() && known.is_some_and(|p50| p50 > left);
-            if candidate.tried || too_small || too_late || (candidate.again && self.repeated) {
+            let repeats = candidate.again && self.repeated;
+            if candidate.tried || repeats || too_small || too_short || too_late || self.quote(at, None, fleet).is_err()
+            {
                 continue;
             }
             seen.push(Seen { at, standing: fleet.standing(candidate.place, candidate.used_keys, self.chance, now) });
@@ -135,13 +191,23 @@ impl Call {
         }
     }
 
-    fn key(&self, class: Class, at: usize) -> (Class, bool, u64, usize) {
+    fn merit(&self, class: Class, at: usize, fleet: &Fleet) -> Merit {
         let candidate = &self.candidates[at];
-        (class, candidate.unknown, candidate.rank, at)
+        let able = |ability: Ability| u64::from(ability != Ability::Yes);
+        let capabilities = || fleet.target(candidate.place.ix).spec.capabilities;
+        let aside = match self.want {
+            None => 0,
+            Some(Want::Structured) => able(capabilities().json_schema),
+            Some(Want::Tools) => able(capabilities().tools),
+            Some(Want::Cheap) => fleet.expected_cost(candidate.place.ix, &self.needs).unwrap_or(u64::MAX),
+        };
+        let tools = self.route.route().contract.tools.as_ref();
+        let lesser = tools.is_some_and(|policy| self.needs.tools && candidate.mode > policy.primary);
+        Merit { class, lesser, aside, unknown: candidate.unknown, rank: candidate.rank, at }
     }
 
     fn choose_among(&self, seen: &[Seen], fleet: &Fleet, now: Mono) -> Choice {
-        let best = seen.iter().filter_map(|seen| Some(self.key(self.class(seen)?, seen.at))).min();
+        let best = seen.iter().filter_map(|seen| Some(self.merit(self.class(seen)?, seen.at, fleet))).min();
         let Some(best) = best.or_else(|| self.called_back(seen, fleet, now)) else {
             return self.for_want_of_better(seen, fleet, now);
         };
@@ -150,21 +216,21 @@ impl Call {
         let trial = seen
             .iter()
             .filter(|seen| spare && seen.standing == Standing::Trial)
-            .map(|seen| self.key(Class::Healthy, seen.at))
+            .map(|seen| self.merit(Class::Healthy, seen.at, fleet))
             .min()
             .filter(|trial| *trial < best);
         match trial {
-            Some((.., at)) => Choice::Ask { at, trial: Some(AttemptReason::HalfOpenTrial) },
-            None => Choice::Ask { at: best.3, trial: None },
+            Some(trial) => Choice::Ask { at: trial.at, trial: Some(AttemptReason::HalfOpenTrial) },
+            None => Choice::Ask { at: best.at, trial: None },
         }
     }
 
     /// More targets are out than the policy allows: the least blamed of them serve again.
-    fn called_back(&self, seen: &[Seen], fleet: &Fleet, now: Mono) -> Option<(Class, bool, u64, usize)> {
+    fn called_back(&self, seen: &[Seen], fleet: &Fleet, now: Mono) -> Option<Merit> {
         let allowed = (fleet.policy().max_ejected * self.candidates.len() as f64).floor() as usize;
         let open = self.open_by_blame(seen, fleet, now);
         let too_many = open.len().saturating_sub(allowed);
-        open.into_iter().take(too_many).map(|(_, at)| self.key(Class::CalledBack, at)).min()
+        open.into_iter().take(too_many).map(|(_, at)| self.merit(Class::CalledBack, at, fleet)).min()
     }
 
     /// Candidates whose breaker is open or half-open, the least blamed first.
@@ -203,36 +269,54 @@ impl Call {
         }
     }
 
-    /// Does it: for a first attempt, or after waiting. Moves after a failure are decided, and paid for, in `settle`.
+    /// Does it: for a first attempt, or after waiting. Moves after a failure are decided, and paid for, in `remedy`.
     pub(super) fn act(&mut self, choice: Choice, fleet: &mut Fleet, now: Mono) {
         match choice {
             Choice::Ask { at, trial } => {
-                let reason = trial.unwrap_or(match (self.patience.is_some(), self.attempts.is_empty()) {
+                let reason = match (self.patience.is_some(), self.attempts.is_empty()) {
                     (true, _) => AttemptReason::AfterWait,
                     (false, true) => AttemptReason::First,
                     (false, false) => AttemptReason::Reroute,
-                });
-                self.start(at, reason, trial, fleet, now);
+                };
+                self.start(self.step(at, reason, trial), fleet, now);
             }
-            Choice::Wait(until) => {
-                if !self.wait(until, fleet, now) {
-                    self.give_up(fleet, now);
-                }
+            Choice::Wait(until) if self.wait(until, fleet, now) => {}
+            Choice::Wait(_) | Choice::Nobody if !self.attempts_spent() && self.shorten(fleet) => {
+                let choice = self.choose(fleet, now);
+                self.act(choice, fleet, now);
             }
-            Choice::Nobody => self.give_up(fleet, now),
+            Choice::Wait(_) | Choice::Nobody => self.give_up(fleet, now),
         }
+    }
+
+    /// Asking a candidate, for the reason that tells most.
+    pub(super) fn step(&self, at: usize, otherwise: AttemptReason, trial: Option<AttemptReason>) -> Step {
+        let candidate = &self.candidates[at];
+        let waited = otherwise == AttemptReason::AfterWait;
+        let reason = match (trial, candidate.shorten_to) {
+            (Some(trial), _) => trial,
+            (None, Some(_)) => AttemptReason::Shorten,
+            (None, None) if candidate.again && !waited => AttemptReason::SameTarget,
+            (None, None) => otherwise,
+        };
+        Step { at, reason, trial: trial.is_some(), mend: None }
+    }
+
+    /// Whether the call would wait until then. FAR means until the fleet wakes it.
+    pub(super) fn patient(&mut self, until: Mono, now: Mono) -> bool {
+        let patience = *self.patience.get_or_insert(now + PATIENCE.min(now.until(self.deadline) / 2));
+        now < patience && (until <= patience || until == Mono::FAR)
     }
 
     /// Waits in line, if patience lasts until then. False: it does not.
     pub(super) fn wait(&mut self, until: Mono, fleet: &mut Fleet, now: Mono) -> bool {
-        let patience = *self.patience.get_or_insert(now + PATIENCE.min(now.until(self.deadline) / 2));
-        // Until FAR means until the fleet wakes it.
-        if now >= patience || (until > patience && until != Mono::FAR) {
+        if !self.patient(until, now) {
             return false;
         }
+        let until = until.min(self.patience.unwrap_or(until));
         let line = self.candidates.iter().filter(|candidate| !candidate.tried).map(|candidate| candidate.place.ix);
         self.ticket = Some(fleet.park(self.id, line));
-        self.stage = Stage::Waiting(Wait { until: until.min(patience), then: Then::Plan });
+        self.stage = Stage::Waiting(Wait { until, then: Then::Plan });
         true
     }
 
@@ -245,11 +329,12 @@ impl Call {
     /// Writes down who fitted and who did not.
     fn record_plan(&mut self, seen: &[Seen], fleet: &Fleet) {
         let id = |at: usize| fleet.target(self.candidates[at].place.ix).spec.id.clone();
-        let mut order: Vec<_> = seen.iter().filter_map(|seen| Some(self.key(self.class(seen)?, seen.at))).collect();
+        let mut order: Vec<_> =
+            seen.iter().filter_map(|seen| Some(self.merit(self.class(seen)?, seen.at, fleet))).collect();
         order.sort_unstable();
-        let serving = order.iter().any(|(class, ..)| *class < Class::Undrawn);
-        let drawn = |class: Class| !serving || class < Class::Undrawn;
-        self.planned = order.into_iter().filter(|(class, ..)| drawn(*class)).map(|(.., at)| id(at)).collect();
+        let serving = order.iter().any(|merit| merit.class < Class::Undrawn);
+        let drawn = |merit: &Merit| !serving || merit.class < Class::Undrawn;
+        self.planned = order.into_iter().filter(drawn).map(|merit| id(merit.at)).collect();
         for seen in seen {
             let why = match seen.standing {
                 Standing::Healthy | Standing::Demoted => continue,
