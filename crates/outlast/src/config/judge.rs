@@ -7,8 +7,8 @@ use super::{
     read::{self, At, Log},
     routes,
     secrets::{expand, key_hash},
+    url,
 };
-use http::Uri;
 use outlast_model::policy::HealthPolicy;
 use std::{net::SocketAddr, path::Path};
 
@@ -177,18 +177,13 @@ fn alerts(file: Option<&At<AlertsFile>>, env: Env<'_>, log: &mut Log) -> Alerts 
     }
     let webhook = file.webhook.as_ref().and_then(|setting| {
         let text = expand(setting, env, log)?.text;
-        let uri = text.parse::<Uri>().ok();
-        let uri = uri.filter(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
-        });
-        if uri.is_none() {
-            log.error(
-                &setting.place,
-                "it is not an http or https URL",
-                "Write one like \"https://hooks.example.com/outlast\"",
-            );
+        match url::endpoint(&text) {
+            Ok(uri) => Some(uri),
+            Err(why) => {
+                log.error(&setting.place, why, "Write one like \"https://hooks.example.com/outlast\"");
+                None
+            }
         }
-        uri
     });
     let secret =
         file.secret.as_ref().and_then(|setting| expand(setting, env, log)).map(|secret| SecretKey::new(secret.text));

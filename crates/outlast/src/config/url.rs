@@ -81,9 +81,32 @@ impl BaseUrl {
 
     /// Whether the host is this machine, by name or address.
     pub fn is_loopback(&self) -> bool {
-        let host = self.host().trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_this_machine(&self.uri)
     }
+}
+
+/// Reads a whole URL that gets POSTs of ours: a webhook, a validator. It may have a query, and a secret in it, so no
+/// error shows it. Private addresses are allowed as in `base_url`: the operator wrote it, and no request can name one.
+///
+/// # Errors
+/// A clause that says what is wrong with it.
+pub(super) fn endpoint(text: &str) -> Result<Uri, &'static str> {
+    const FORM: &str = "it is not an http or https URL";
+    let uri = Uri::from_str(text).map_err(|_| FORM)?;
+    let host = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty());
+    if !host {
+        return Err(FORM);
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("it carries a user or password, which end up in logs of others");
+    }
+    Ok(uri)
+}
+
+/// Whether a host is this machine, by name or address.
+pub(super) fn is_this_machine(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl fmt::Display for BaseUrl {
