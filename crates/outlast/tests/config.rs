@@ -427,39 +427,71 @@ fn settings(schema: &serde_json::Value) -> String {
             "\n### `{heading}`\n\n{}\n\n| setting | is | says |\n|---|---|---|\n",
             section["description"].as_str().unwrap()
         );
-        rows(schema, section, "", &mut text);
+        rows(schema, inside(schema, section).unwrap().1, "", &mut text);
     }
     text + "\n"
 }
 
-/// The definition that a schema leads to, through lists and tables by name.
+/// The definition that a schema leads to.
 fn resolve<'s>(schema: &'s serde_json::Value, at: &'s serde_json::Value) -> &'s serde_json::Value {
     let reference = at["$ref"].as_str().or_else(|| at["allOf"][0]["$ref"].as_str());
     match reference {
         Some(reference) => &schema["definitions"][reference.rsplit('/').next().unwrap()],
-        None if at["additionalProperties"].is_object() => resolve(schema, &at["additionalProperties"]),
         None => at,
     }
 }
 
+/// The settings inside a setting, and how their names begin there: through lists, tables by name, and choices of forms.
+fn inside<'s>(schema: &'s serde_json::Value, at: &'s serde_json::Value) -> Option<(String, &'s serde_json::Value)> {
+    let at = resolve(schema, at);
+    if at["properties"].is_object() {
+        return Some((".".to_owned(), at));
+    }
+    if let Some(forms) = at["anyOf"].as_array() {
+        return forms.iter().find_map(|form| inside(schema, form));
+    }
+    for (within, mark) in [("additionalProperties", ".NAME"), ("items", "[]")] {
+        if at[within].is_object() {
+            let (prefix, found) = inside(schema, &at[within])?;
+            return Some((format!("{mark}{prefix}"), found));
+        }
+    }
+    None
+}
+
+/// What a setting is, in a word or two.
+fn kind(schema: &serde_json::Value, setting: &serde_json::Value) -> String {
+    let target = resolve(schema, setting);
+    let pattern = |at: &serde_json::Value, part: &str| at["pattern"].as_str().is_some_and(|p| p.contains(part));
+    let words = target["oneOf"].as_array().into_iter().flatten().filter_map(|word| word["const"].as_str());
+    let words: Vec<String> = words.map(|word| format!("`\"{word}\"`")).collect();
+    match target["type"].as_str() {
+        _ if !words.is_empty() => words.join(", "),
+        _ if pattern(target, "ms") => "duration".into(),
+        _ if target["anyOf"].as_array().is_some_and(|forms| forms.iter().any(|form| pattern(form, "[iI]"))) => {
+            "size".into()
+        }
+        _ if target["anyOf"].is_array() => {
+            let forms = target["anyOf"].as_array().unwrap().iter().map(|form| kind(schema, form));
+            let mut forms: Vec<String> = forms.collect();
+            forms.reverse();
+            forms.join(" or ")
+        }
+        _ if target["enum"].is_array() => "0, 1".into(),
+        Some("string") => "text".into(),
+        Some("integer") => "whole number".into(),
+        Some("array") => "list".into(),
+        Some("object") => "table".into(),
+        other => other.unwrap().to_owned(),
+    }
+}
+
 fn rows(schema: &serde_json::Value, at: &serde_json::Value, prefix: &str, text: &mut String) {
-    for (name, setting) in resolve(schema, at)["properties"].as_object().unwrap() {
-        let target = resolve(schema, setting);
-        let words = target["oneOf"].as_array().into_iter().flatten().filter_map(|word| word["const"].as_str());
-        let words: Vec<String> = words.map(|word| format!("`\"{word}\"`")).collect();
-        let kind = match setting["type"].as_str().or(target["type"].as_str()) {
-            _ if !words.is_empty() => words.join(", "),
-            _ if setting["pattern"].as_str().is_some_and(|pattern| pattern.contains("ms")) => "duration".into(),
-            _ if setting["anyOf"].is_array() => "size".into(),
-            Some("string") => "text".into(),
-            Some("integer") => "whole number".into(),
-            Some("array") => "list".into(),
-            Some("object") => "table".into(),
-            other => other.unwrap().to_owned(),
-        };
-        *text += &format!("| `{prefix}{name}` | {kind} | {} |\n", setting["description"].as_str().unwrap());
-        if target["properties"].is_object() {
-            rows(schema, setting, &format!("{prefix}{name}."), text);
+    for (name, setting) in at["properties"].as_object().unwrap() {
+        let says = setting["description"].as_str().unwrap();
+        *text += &format!("| `{prefix}{name}` | {} | {says} |\n", kind(schema, setting));
+        if let Some((mark, found)) = inside(schema, setting) {
+            rows(schema, found, &format!("{prefix}{name}{mark}"), text);
         }
     }
 }

@@ -123,7 +123,8 @@ fn judge_kind(
         BackstopChoice::Confirm => {
             let remedy = "Add question = \"This needs a slower way. Go on?\"";
             let question = wanted(&file.question, "question", remedy, place, log);
-            let route = wanted(&file.route, "route", "Add route = \"...\", the one that answers after a yes", place, log);
+            let route =
+                wanted(&file.route, "route", "Add route = \"...\", the one that answers after a yes", place, log);
             template(question?, None, log)?;
             Some(BackstopKind::Confirm {
                 question: question?.value.as_str().into(),
@@ -242,7 +243,8 @@ fn judge_webhook(
     log: &mut Log,
 ) -> Option<Webhook> {
     let url = wanted(&file.url, "url", "Add url = \"https://example.com/outlast\"", place, log);
-    let secret = wanted(&file.secret, "secret", "Add secret = \"${QUEUE_WEBHOOK_SECRET}\": it signs the POST", place, log);
+    let secret =
+        wanted(&file.secret, "secret", "Add secret = \"${QUEUE_WEBHOOK_SECRET}\": it signs the POST", place, log);
     let url = url.and_then(|setting| {
         let text = expand(setting, around.env, log)?.text;
         match url::endpoint(&text) {

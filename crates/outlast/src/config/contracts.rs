@@ -5,9 +5,12 @@ use super::{
     Env,
     confidence::confidence,
     file::File,
-    promises::{ContractFile, DegradedFile, EvidenceFile, LengthFile, PermissionsFile, RepairFile, ToolsFile, ValidatorFile},
+    promises::{
+        ContractFile, DegradedFile, EvidenceFile, LengthFile, PermissionsFile, RepairFile, ToolsFile, ValidatorFile,
+    },
     read::{At, Log, Named, Place, did_you_mean},
-    schemas, secrets::expand,
+    schemas,
+    secrets::expand,
     url,
     words::{
         AfterRepairChoice, DuplicatesChoice, FixChoice, KeepChoice, PresetChoice, RefusalChoice, RepairSetting,
@@ -50,7 +53,8 @@ pub(super) struct Around<'a> {
 pub(super) fn judge(file: &File, around: Around<'_>, log: &mut Log) -> BTreeMap<String, Contract> {
     let presets = PresetChoice::ALL.into_iter().map(|preset| (preset.name().to_owned(), preset.contract()));
     let mut contracts: BTreeMap<String, Contract> = presets.collect();
-    let providers: BTreeSet<&str> = file.providers.iter().flat_map(|all| all.value.keys().map(String::as_str)).collect();
+    let providers: BTreeSet<&str> =
+        file.providers.iter().flat_map(|all| all.value.keys().map(String::as_str)).collect();
     let bodies_stay = file.server.as_ref().and_then(|server| server.value.body_notes.as_ref());
     let bodies_stay = bodies_stay.is_some_and(|notes| !notes.value);
     for (name, written) in file.contracts.iter().flat_map(|all| &all.value) {
@@ -104,6 +108,7 @@ fn judge_one(
         body_notes: file.body_notes.as_ref().map_or(base.body_notes, |notes| notes.value),
         checks,
     };
+    super::fit::explicit_stream(&contract, file, log);
     compiles(&contract, file, place, log);
     contract
 }
@@ -188,7 +193,8 @@ pub(super) fn is_path(setting: &At<String>, log: &mut Log) -> bool {
 pub(super) fn is_in_schema(path: &At<String>, checks: &Checks, log: &mut Log) {
     let Some(schema) = &checks.schema else { return };
     if schemas::lacks(schema, &path.value) {
-        let what = format!("the schema has no field \"{}\", so a reply that keeps it cannot have one either", path.value);
+        let what =
+            format!("the schema has no field \"{}\", so a reply that keeps it cannot have one either", path.value);
         log.error(&path.place, what, "Correct the path or add the field to the schema");
     }
 }
@@ -210,10 +216,7 @@ fn evidence(At { value: file, place }: &At<EvidenceFile>, log: &mut Log) -> Opti
 }
 
 fn length(At { value: file, place }: &At<LengthFile>, log: &mut Log) -> Option<Length> {
-    let length = Length {
-        min: file.min.as_ref().map(|min| min.value),
-        max: file.max.as_ref().map(|max| max.value),
-    };
+    let length = Length { min: file.min.as_ref().map(|min| min.value), max: file.max.as_ref().map(|max| max.value) };
     match (length.min, length.max) {
         (None, None) if !log.has_error_under(&place.path) => {
             log.error(place, "it has neither `min` nor `max`, so it says nothing", "Add one or remove it");
@@ -261,7 +264,11 @@ pub(super) fn only_facts(names: &[String], known: &[&str], place: &Place, log: &
     }
 }
 
-fn validators(At { value: file, place }: &At<Named<ValidatorFile>>, around: Around<'_>, log: &mut Log) -> Vec<HttpValidator> {
+fn validators(
+    At { value: file, place }: &At<Named<ValidatorFile>>,
+    around: Around<'_>,
+    log: &mut Log,
+) -> Vec<HttpValidator> {
     if file.is_empty() && !log.has_error_under(&place.path) {
         log.error(place, "it holds no validator", "Add one like policy = { url = \"http://127.0.0.1:9000/judge\" }");
     }
@@ -283,7 +290,10 @@ fn validators(At { value: file, place }: &At<Named<ValidatorFile>>, around: Arou
             }
         };
         if url.scheme_str() == Some("http") && !url::is_this_machine(&url) {
-            log.warn(&setting.place, "requests and replies travel to it in clear text: it is http and not this machine");
+            log.warn(
+                &setting.place,
+                "requests and replies travel to it in clear text: it is http and not this machine",
+            );
         }
         let timeout = file.timeout.as_ref().map_or(VALIDATOR_TIMEOUT, |timeout| timeout.value.0);
         validators.push(HttpValidator { name: name.as_str().into(), url: url.to_string().into(), timeout });
@@ -305,7 +315,11 @@ fn needs(file: &ContractFile, log: &mut Log) -> Option<ContractNeeds> {
     Some(needs)
 }
 
-fn permissions(At { value: file, place }: &At<PermissionsFile>, providers: &BTreeSet<&str>, log: &mut Log) -> Permissions {
+fn permissions(
+    At { value: file, place }: &At<PermissionsFile>,
+    providers: &BTreeSet<&str>,
+    log: &mut Log,
+) -> Permissions {
     let mut list = |setting: &Option<At<Vec<At<String>>>>| {
         let list = setting.as_ref()?;
         if list.value.is_empty() && !log.has_error_under(&list.place.path) {
@@ -313,11 +327,8 @@ fn permissions(At { value: file, place }: &At<PermissionsFile>, providers: &BTre
         }
         Some(list.value.iter().map(|name| Arc::from(name.value.as_str())).collect::<Vec<Arc<str>>>())
     };
-    let permissions = Permissions {
-        regions: list(&file.regions),
-        providers: list(&file.providers),
-        tools: list(&file.tools),
-    };
+    let permissions =
+        Permissions { regions: list(&file.regions), providers: list(&file.providers), tools: list(&file.tools) };
     if permissions == Permissions::default() && !log.has_error_under(&place.path) {
         log.error(place, "it limits nothing", "Add regions, providers or tools, or remove it");
     }
@@ -405,7 +416,8 @@ fn tool_policy(At { value: file, place }: &At<ToolsFile>, log: &mut Log) -> Tool
         read_only: read_only.collect(),
     };
     let reads = [(&file.primary, policy.primary), (&file.fallback, policy.fallback)];
-    for (setting, _) in reads.into_iter().filter(|(_, mode)| *mode == ToolMode::ReadOnly && policy.read_only.is_empty()) {
+    for (setting, _) in reads.into_iter().filter(|(_, mode)| *mode == ToolMode::ReadOnly && policy.read_only.is_empty())
+    {
         let place = setting.as_ref().map_or(place, |setting| &setting.place);
         if !log.has_error_under(&place.path) {
             let what = "in mode read-only only the tools of `read_only` are offered, and it names none";
@@ -415,7 +427,8 @@ fn tool_policy(At { value: file, place }: &At<ToolsFile>, log: &mut Log) -> Tool
     let narrower = |from: ToolMode, to: ToolMode| rank(to) >= rank(from);
     if !narrower(policy.primary, policy.fallback) {
         let place = file.fallback.as_ref().map_or(place, |setting| &setting.place);
-        let what = format!("a fallback may do more here ({}) than the first target ({})", policy.fallback, policy.primary);
+        let what =
+            format!("a fallback may do more here ({}) than the first target ({})", policy.fallback, policy.primary);
         log.warn(place, what);
     }
     policy

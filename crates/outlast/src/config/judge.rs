@@ -2,12 +2,13 @@
 
 use super::{
     AlertEvent, Alerts, Config, ConfigErrors, Env, LogFormat, SecretKey, Server, Telemetry, TlsFiles,
+    contracts::Around,
     file::{AlertsFile, EventChoice, File, HealthFile, LogChoice, ServerFile, TelemetryFile},
-    providers,
+    golden, providers,
     read::{self, At, Log},
     routes,
     secrets::{expand, key_hash},
-    url,
+    store, url,
 };
 use outlast_model::policy::HealthPolicy;
 use std::{net::SocketAddr, path::Path};
@@ -37,7 +38,10 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
     }
     let no_providers = Default::default();
     let judged = providers::judge(file.providers.as_ref().map_or(&no_providers, |all| &all.value), env, &mut log);
-    let routing = routes::judge(&file, &judged, &mut log);
+    let around = Around { base, env };
+    let routing = routes::judge(&file, &judged, around, &mut log);
+    let store = store::judge(file.store.as_ref(), around, &mut log);
+    let golden = golden::judge(&file, &routing.routes, around, &mut log);
     if !log.is_clean() {
         return Err(log.into_errors());
     }
@@ -52,10 +56,10 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
         health,
         alerts,
         telemetry,
-        store: None,
-        golden: Vec::new(),
+        store,
+        golden,
         gates: routing.gates,
-        webhook_secrets: Default::default(),
+        webhook_secrets: routing.webhook_secrets,
         warnings: log.warnings,
     })
 }

@@ -2,27 +2,36 @@
 //! told at once, and what comes out is valid: the rest of the program never checks it again.
 //!
 //! Nothing here reads the environment, a clock or the network: the caller passes a look-up for variables, and only
-//! [`Config::load`] opens the file.
+//! [`Config::load`] opens the file. JSON files that it names (schemas, golden tasks) are read beside it.
 
 #[macro_use]
 mod grammar;
 
+mod backstops;
 mod catalogue;
+mod confidence;
+mod contracts;
+mod ends;
 mod env;
 mod error;
 mod file;
+mod fit;
 mod golden;
 mod judge;
+mod presets;
 mod promises;
 mod providers;
 mod read;
 mod reload;
 mod routes;
 mod schema;
+mod schemas;
 mod secret;
 mod secrets;
 mod settings;
 mod store;
+mod targets;
+mod tiers;
 mod units;
 mod url;
 mod words;

@@ -261,7 +261,7 @@ sections! {
         /// The SQLite file, relative to the config file.
         #[schemars(required)]
         file: String,
-        /// Encrypts payloads: 32 bytes as base64, as `${ENV}`. Make one with `head -c 32 /dev/urandom | base64`.
+        /// Encrypts payloads: 32 random bytes as base64, as `${ENV}`.
         data_key: String,
         /// Several such keys: the first encrypts, all of them decrypt. To change a key, put the new one first.
         data_keys: Vec<At<String>>,

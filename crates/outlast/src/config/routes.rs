@@ -1,18 +1,22 @@
-//! Judges targets, contracts, tiers and routes: every reference must lead somewhere, and everything must be reachable.
+//! Judges routes: every reference must lead somewhere, and everything must be reachable.
 
 use super::{
-    catalogue::{self, Catalogue, Known},
-    file::{Direct, File, PriceFile, RankingChoice, RouteFile, RouteTargetFile, TargetFile},
-    promises::{ContractFile, TierFile},
-    providers::{self, Judged},
+    SecretKey,
+    backstops::{self, Backstops},
+    catalogue::Catalogue,
+    contracts::{self, Around},
+    ends,
+    file::{Direct, File, RankingChoice, RouteFile, RouteTargetFile},
+    fit::Fit,
+    providers::Judged,
     read::{At, Log, Named, Place, did_you_mean},
-    words::{RefusalChoice, StreamChoice},
+    targets::Book,
+    tiers,
+    words::PresetChoice,
 };
 use outlast_model::{
-    Price, RouteId, TargetId,
-    policy::{
-        Ability, Capabilities, Contract, Ranking, RefusalPolicy, Route, RouteTarget, StreamContract, TargetSpec, Tier,
-    },
+    RouteId, TargetId,
+    policy::{Contract, Ranking, Route, RouteTarget, Sla, StreamContract, TargetSpec, Tier},
 };
 use outlast_wire::contract::Gates;
 use std::{
@@ -20,9 +24,8 @@ use std::{
     sync::Arc,
 };
 
-/// The most models of one provider that `direct = "catalogue"` opens: each is a target that the fleet keeps state for,
-/// and a line in every list of targets.
-const CATALOGUE_MODELS_MAX: usize = 128;
+/// The longest `risk`, in characters: it is a sentence, and stands in tables.
+const RISK_CHARS_MAX: usize = 500;
 
 /// What comes out.
 #[derive(Default)]
@@ -31,24 +34,45 @@ pub(super) struct Routing {
     pub(super) routes: BTreeMap<RouteId, Arc<Route>>,
     pub(super) gates: BTreeMap<RouteId, Arc<Gates>>,
     pub(super) direct: BTreeMap<Box<str>, Arc<Route>>,
+    pub(super) webhook_secrets: BTreeMap<Arc<str>, SecretKey>,
+}
+
+/// What routes are made of.
+struct Parts<'f> {
+    file: &'f File,
+    tiers: BTreeMap<String, Arc<Tier>>,
+    contracts: BTreeMap<String, Contract>,
+    backstops: Backstops,
 }
 
 /// Judges them all.
-pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, log: &mut Log) -> Routing {
+pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, around: Around<'_>, log: &mut Log) -> Routing {
     let names: BTreeSet<&str> = file.providers.iter().flat_map(|all| all.value.keys().map(String::as_str)).collect();
     let empty = Named::new();
     let overlays = file.targets.as_ref().map_or(&empty, |targets| &targets.value);
     let mut book = Book { names, providers, overlays, catalogue: Catalogue::default(), specs: BTreeMap::new() };
-    let tiers = tiers(file.tiers.as_ref(), log);
-    let contracts = file.contracts.as_ref().map(|contracts| &contracts.value);
+    let parts = Parts {
+        file,
+        tiers: tiers::judge(file.tiers.as_ref(), log),
+        contracts: contracts::judge(file, around, log),
+        backstops: backstops::judge(file.backstops.as_ref(), around, log),
+    };
     let mut used = Used::default();
 
     let mut routes = BTreeMap::new();
+    let mut gates = BTreeMap::new();
     for (name, route) in file.routes.iter().flat_map(|routes| &routes.value) {
-        let route = judge_route(name, route, &tiers, contracts, &mut book, &mut used, log);
-        routes.extend(route.map(|route| (route.id.clone(), Arc::new(route))));
+        let Some(route) = judge_route(name, route, &parts, &mut book, &mut used, log) else { continue };
+        // A contract that does not compile has been told.
+        if let Ok(compiled) = Gates::compile(&route.contract) {
+            ends::fixed_replies(file, &route, &compiled, log);
+            gates.insert(route.id.clone(), Arc::new(compiled));
+        }
+        routes.insert(route.id.clone(), Arc::new(route));
     }
     unused(file, &used, log);
+    tiers::idle_exhausted(file.tiers.as_ref(), &used.exhausted, &used.tiers, log);
+    ends::links(file, &routes, log);
 
     let setting = file.server.as_ref().and_then(|server| server.value.direct.as_ref());
     let direct = setting.map_or(Direct::Named, |direct| direct.value);
@@ -63,15 +87,10 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, log: &mut
         book.open_catalogue(place, log);
     }
     book.idle_providers(log);
-    let direct = if direct == Direct::Off { BTreeMap::new() } else { direct_routes(&book.specs, &tiers["basic"]) };
+    let direct =
+        if direct == Direct::Off { BTreeMap::new() } else { direct_routes(&book.specs, &parts.tiers["basic"]) };
     let targets = book.specs.into_values().collect();
-    let gates = routes
-        .iter()
-        .filter_map(|(id, route): (&RouteId, &Arc<Route>)| {
-            Some((id.clone(), Arc::new(Gates::compile(&route.contract).ok()?)))
-        })
-        .collect();
-    Routing { targets, routes, gates, direct }
+    Routing { targets, routes, gates, direct, webhook_secrets: parts.backstops.webhook_secrets }
 }
 
 /// Which names a route used.
@@ -79,14 +98,16 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, log: &mut
 struct Used<'f> {
     targets: BTreeSet<&'f str>,
     tiers: BTreeSet<&'f str>,
+    /// The tiers whose own backstops some route takes.
+    exhausted: BTreeSet<&'f str>,
     contracts: BTreeSet<&'f str>,
+    backstops: BTreeSet<String>,
 }
 
 fn judge_route<'f>(
     name: &str,
     route: &'f At<RouteFile>,
-    tiers: &BTreeMap<String, Arc<Tier>>,
-    contracts: Option<&'f Named<ContractFile>>,
+    parts: &Parts<'f>,
     book: &mut Book<'_>,
     used: &mut Used<'f>,
     log: &mut Log,
@@ -102,52 +123,94 @@ fn judge_route<'f>(
     let targets = route_targets(file, place, ranking, book, used, log);
     let tier_name = file.tier.as_ref().map_or("standard", |tier| tier.value.as_str());
     used.tiers.insert(tier_name);
-    let tier = tiers.get(tier_name);
+    if file.backstops.is_none() {
+        used.exhausted.insert(tier_name);
+    }
+    let tier = parts.tiers.get(tier_name);
     if tier.is_none() {
         let place = file.tier.as_ref().map_or(place, |tier| &tier.place);
-        log.error(place, format_args!("there is no tier \"{tier_name}\""), suggest(tier_name, tiers.keys(), "tiers"));
+        let remedy = suggest(tier_name, parts.tiers.keys(), "tiers");
+        log.error(place, format_args!("there is no tier \"{tier_name}\""), remedy);
     }
-    let contract_name = file.contract.as_ref();
-    used.contracts.extend(contract_name.map(|contract| contract.value.as_str()));
-    let contract_file = contract_name.and_then(|name| contracts?.get(&name.value));
-    if let (Some(name), None) = (contract_name, contract_file)
-        && !log.has_error_at(&format!("contracts.{}", name.value))
-    {
-        let known = contracts.into_iter().flat_map(Named::keys);
-        log.error(
-            &name.place,
-            format_args!("there is no contract \"{}\"", name.value),
-            suggest(&name.value, known, "contracts"),
-        );
-    }
+    let contract = route_contract(file, parts, used, log);
+    let (risk, sla) = (risk(file, log), sla(file, log));
     let tier = tier?;
-    let contract = contract(contract_name.map_or("default", |name| &name.value), contract_file, tier, log);
-    let targets = targets?;
-    distinct_providers(file, place, &targets, tier, tiers, log);
+    let backstops = ends::of_route(parts.file, route, tier, &contract, &parts.backstops, &mut used.backstops, log);
+    let written = parts.file.contracts.as_ref().and_then(|all| all.value.get(&*contract.name));
+    let fit = Fit {
+        file,
+        place,
+        contract: &contract,
+        written: written.map(|written| &written.value),
+        tier,
+        // Half of the targets would make for guesses: without all of them, nothing is said that depends on them.
+        targets: targets.as_deref().unwrap_or_default(),
+        specs: &book.specs,
+    };
+    let permitted = fit.judge(log);
+    fit.distinct_providers(&permitted, &parts.tiers, log);
+    fit.reviews(&backstops, log);
+    let stream = fit.stream(log);
     if ranking == Ranking::Cost {
-        for target in
-            targets.iter().filter(|target| book.specs.get(&target.target).is_some_and(|spec| spec.price.is_none()))
-        {
-            let place = file.ranking.as_ref().map_or(place, |ranking| &ranking.place);
-            log.warn(
-                place,
-                format_args!(
-                    "the price of {} is unknown, so it comes last; [targets.\"{}\"] may say it",
-                    target.target, target.target
-                ),
-            );
-        }
+        unpriced(file, place, &permitted, log);
     }
     Some(Route {
         id: RouteId::from(name),
-        targets,
         ranking,
         tier: Arc::clone(tier),
-        contract: Arc::new(contract),
-        backstops: Vec::new(),
-        risk: None,
-        sla: None,
+        contract: Arc::new(Contract { stream, ..contract }),
+        targets: targets?,
+        backstops,
+        risk,
+        sla,
     })
+}
+
+/// The route's contract; the plain one where it names none, or none that is there.
+fn route_contract<'f>(file: &'f RouteFile, parts: &Parts<'f>, used: &mut Used<'f>, log: &mut Log) -> Contract {
+    let Some(name) = &file.contract else { return Contract::plain("default", StreamContract::Fail) };
+    used.contracts.insert(&name.value);
+    if let Some(contract) = parts.contracts.get(&name.value) {
+        return contract.clone();
+    }
+    if !log.has_error_at(&format!("contracts.{}", name.value)) {
+        let remedy = suggest(&name.value, parts.contracts.keys(), "contracts");
+        log.error(&name.place, format_args!("there is no contract \"{}\"", name.value), remedy);
+    }
+    Contract::plain(&name.value, StreamContract::Fail)
+}
+
+fn risk(file: &RouteFile, log: &mut Log) -> Option<Arc<str>> {
+    let At { value, place } = file.risk.as_ref()?;
+    if value.chars().count() > RISK_CHARS_MAX {
+        let what = format!("it is longer than {RISK_CHARS_MAX} characters");
+        log.error(place, what, "Say in a sentence what a wrong or missing answer costs");
+    }
+    Some(value.trim().into())
+}
+
+fn sla(file: &RouteFile, log: &mut Log) -> Option<Sla> {
+    let At { value: file, place } = file.sla.as_ref()?;
+    let sla = Sla {
+        availability: file.availability.as_ref().map(|availability| availability.value),
+        p95: file.p95.as_ref().map(|p95| p95.value.0),
+    };
+    if sla.availability.is_none() && sla.p95.is_none() && !log.has_error_under(&place.path) {
+        log.error(place, "it promises nothing", "Add availability = 0.999 or p95 = \"8s\"");
+    }
+    if let Some(setting) = file.availability.as_ref().filter(|share| share.value <= 0.0 || share.value >= 1.0) {
+        let what = format!("{} is no share that could be promised", setting.value);
+        log.error(&setting.place, what, "Write more than 0 and less than 1, like 0.999");
+    }
+    Some(sla)
+}
+
+fn unpriced(file: &RouteFile, place: &Place, permitted: &[&TargetSpec], log: &mut Log) {
+    let place = file.ranking.as_ref().map_or(place, |ranking| &ranking.place);
+    for spec in permitted.iter().filter(|spec| spec.price.is_none()) {
+        let id = &spec.id;
+        log.warn(place, format_args!("the price of {id} is unknown, so it comes last; [targets.\"{id}\"] may say it"));
+    }
 }
 
 fn route_name(name: &str, place: &Place, book: &Book<'_>, log: &mut Log) {
@@ -222,39 +285,20 @@ fn route_targets<'f>(
     complete.then_some(targets)
 }
 
-fn distinct_providers(
-    file: &RouteFile,
-    place: &Place,
-    targets: &[RouteTarget],
-    tier: &Tier,
-    tiers: &BTreeMap<String, Arc<Tier>>,
-    log: &mut Log,
-) {
-    let providers: BTreeSet<&str> = targets.iter().map(|target| target.target.provider()).collect();
-    let needed = usize::from(tier.distinct_providers);
-    if providers.len() >= needed {
-        return;
-    }
-    let lesser = ["standard", "basic", "none"]
-        .into_iter()
-        .find(|lesser| tiers.get(*lesser).is_some_and(|tier| usize::from(tier.distinct_providers) <= providers.len()));
-    let or_else = lesser.map(|lesser| format!(", or use tier \"{lesser}\"")).unwrap_or_default();
-    let place = file.tier.as_ref().map_or(place, |tier| &tier.place);
-    let what =
-        format!("tier \"{}\" needs {needed} providers, found {} ({})", tier.name, providers.len(), join(&providers));
-    log.error(place, what, format_args!("Add a target of another provider{or_else}"));
-}
-
 /// What no route uses has no effect. With a misspelt reference about, what looks unused is probably what was meant.
 fn unused(file: &File, used: &Used<'_>, log: &mut Log) {
     let dangling = |section: Option<Vec<&String>>, used: &BTreeSet<&str>, built_in: &[&str]| {
         let known = |name: &str| built_in.contains(&name) || section.iter().flatten().any(|known| *known == name);
         used.iter().any(|name| !known(name))
     };
+    let presets = PresetChoice::ALL.map(PresetChoice::name);
     let contract_names = file.contracts.as_ref().map(|all| all.value.keys().collect());
     let tier_names = file.tiers.as_ref().map(|all| all.value.keys().collect());
-    let contracts_dangle = dangling(contract_names, &used.contracts, &[]);
+    let backstop_names = file.backstops.as_ref().map(|all| all.value.keys().collect());
+    let backstops_used: BTreeSet<&str> = used.backstops.iter().map(String::as_str).collect();
+    let contracts_dangle = dangling(contract_names, &used.contracts, &presets);
     let tiers_dangle = dangling(tier_names, &used.tiers, &["none", "basic", "standard", "critical"]);
+    let backstops_dangle = dangling(backstop_names, &backstops_used, &["fail", "queue", "cache", "escalate"]);
 
     let contracts = file.contracts.iter().flat_map(|all| &all.value).map(|(name, at)| ("contract", name, &at.place));
     let contracts = contracts.filter(|(_, name, _)| !contracts_dangle && !used.contracts.contains(name.as_str()));
@@ -266,6 +310,14 @@ fn unused(file: &File, used: &Used<'_>, log: &mut Log) {
             "it never takes effect: no route uses it",
             format_args!("Add {kind} = \"{name}\" to a route or remove it"),
         );
+    }
+    // A route that could not be judged has named no backstops.
+    let routes_broken = log.has_error_under("routes") || log.has_error_under("tiers");
+    for (name, at) in file.backstops.iter().flat_map(|all| &all.value) {
+        if !backstops_dangle && !routes_broken && !used.backstops.contains(name) {
+            let remedy = format!("Add \"{name}\" to a route's `backstops` or a tier's `exhausted`, or remove it");
+            log.error(&at.place, "it never takes effect: no route ends in it", remedy);
+        }
     }
 }
 
@@ -290,7 +342,7 @@ fn direct_routes(specs: &BTreeMap<TargetId, TargetSpec>, tier: &Arc<Tier>) -> BT
     direct
 }
 
-fn suggest<'n>(name: &str, known: impl Iterator<Item = &'n String> + Clone, section: &str) -> String {
+pub(super) fn suggest<'n>(name: &str, known: impl Iterator<Item = &'n String> + Clone, section: &str) -> String {
     match did_you_mean(name, known.clone().map(String::as_str)) {
         Some(near) => format!("Did you mean \"{near}\"? Otherwise add [{section}.{name}]"),
         None => {
@@ -301,6 +353,6 @@ fn suggest<'n>(name: &str, known: impl Iterator<Item = &'n String> + Clone, sect
     }
 }
 
-fn join(names: &BTreeSet<&str>) -> String {
+pub(super) fn join(names: &BTreeSet<&str>) -> String {
     names.iter().copied().collect::<Vec<_>>().join(", ")
 }

@@ -108,7 +108,11 @@ fn sealing(file: &StoreFile, place: &Place, around: Around<'_>, log: &mut Log) -
 
 fn keys(settings: &[&At<String>], around: Around<'_>, log: &mut Log) -> Option<Vec<DataKey>> {
     if let Some(beyond) = settings.get(KEYS_MAX) {
-        log.error(&beyond.place, format_args!("a store has at most {KEYS_MAX} keys"), "Remove those that nothing needs");
+        log.error(
+            &beyond.place,
+            format_args!("a store has at most {KEYS_MAX} keys"),
+            "Remove those that nothing needs",
+        );
     }
     let mut keys: Vec<DataKey> = Vec::new();
     let mut complete = true;

@@ -193,4 +193,3 @@ fn price(file: Option<&At<PriceFile>>, log: &mut Log) -> Option<Price> {
     let cache = |setting: &Option<At<f64>>| setting.as_ref().map(|price| price.value);
     Some(Price::per_million(input.value, output.value, cache(&file.cache_read), cache(&file.cache_write)))
 }
-

@@ -99,7 +99,11 @@ fn votes(At { value: file, place }: &At<VotesFile>, log: &mut Log) -> Votes {
     let ahead = count(&file.ahead, 2.min(samples), SAMPLES_MAX, log);
     if ahead > samples && !log.has_error_under(&place.path) {
         let place = file.ahead.as_ref().map_or(place, |ahead| &ahead.place);
-        log.error(place, format_args!("no answer can lead by {ahead} of {samples} votes"), "Lower it, or raise `samples`");
+        log.error(
+            place,
+            format_args!("no answer can lead by {ahead} of {samples} votes"),
+            "Lower it, or raise `samples`",
+        );
     } else if samples == 1 && !log.has_error_under(&place.path) {
         log.error(place, "one reply is no vote", "Raise `samples`, or remove `votes`");
     }
@@ -163,7 +167,12 @@ pub(super) fn exhausted_places<'f>(file: Option<&'f At<Named<TierFile>>>, tier: 
 }
 
 /// A tier's backstops that every route of the tier has replaced would never be tried.
-pub(super) fn idle_exhausted(file: Option<&At<Named<TierFile>>>, tried: &BTreeSet<&str>, used: &BTreeSet<&str>, log: &mut Log) {
+pub(super) fn idle_exhausted(
+    file: Option<&At<Named<TierFile>>>,
+    tried: &BTreeSet<&str>,
+    used: &BTreeSet<&str>,
+    log: &mut Log,
+) {
     for (name, tier) in file.iter().flat_map(|tiers| &tiers.value) {
         if let Some(setting) = &tier.value.exhausted
             && used.contains(name.as_str())
