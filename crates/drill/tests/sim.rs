@@ -64,6 +64,21 @@ fn a_dip_of_capacity_ends_when_it_ends() {
 }
 
 #[test]
+fn ten_points_lost_in_silence_demote_the_primary_within_56_golden_tasks_and_their_return_brings_it_back() {
+    let runs: Vec<Run> = (1..=20).map(|seed| run_one(Scenario::SilentLoss, 0.5, seed)).collect();
+    let mut tasks: Vec<u64> = runs.iter().filter_map(|run| run.detected_calls).collect();
+    tasks.sort_unstable();
+    assert!(tasks.len() >= 19 && tasks[tasks.len() / 2] <= 56, "{tasks:?}");
+    let back = runs.iter().filter(|run| run.recovered_secs.is_some()).count();
+    assert!(back >= 15, "{back} of 20 came back within 240 golden tasks");
+    // Some 1,000 golden tasks of healthy targets a run.
+    let golden = || runs.iter().filter_map(|run| run.golden);
+    let (well, wolf) = (golden().map(|g| g.well).sum::<u64>(), golden().map(|g| g.false_alarms).sum::<u64>());
+    assert!(wolf * 1_000 <= well, "{wolf} false alarms in {well} golden tasks");
+    assert!(score(Scenario::SilentLoss, &[0.5], 5) >= 0.95);
+}
+
+#[test]
 fn a_report_is_a_table_with_a_score() {
     let options = Options { scenarios: vec![Scenario::Refusing], rates: vec![0.5], seed: 1, seeds: 1 };
     let table = run(&options).to_string();

@@ -28,6 +28,8 @@ const SLOW_TIMES: f64 = 8.0;
 /// events.
 const GAP_MEAN: f64 = 0.015;
 const GAP_SIGMA: f64 = 0.25;
+/// One reply in fifty is rated by its user, who is right about it.
+const RATED_SHARE: f64 = 0.02;
 /// Errors of a healthy target.
 pub(super) const BASE_ERROR: f64 = 0.003;
 
@@ -86,6 +88,16 @@ pub(super) fn exchange(seed: u64, request: u64, question: Question, target: usiz
     let gap = GAP_MEAN * (GAP_SIGMA * normal(rng)).exp();
     let rest = gap * f64::from(question.output_tokens - 1);
     Exchange { error, luck, first: Duration::from_secs_f64(first), rest: Duration::from_secs_f64(rest) }
+}
+
+/// A number in [0, 1) that decides a target's golden task.
+pub(super) fn golden(seed: u64, task: u64, target: usize) -> f64 {
+    generator(seed, task, 1_000 + target as u64).f64()
+}
+
+/// Whether a request's user rates the reply.
+pub(super) fn rates(seed: u64, request: u64) -> bool {
+    generator(seed, request, 2_000).f64() < RATED_SHARE
 }
 
 /// The gap before the next arrival: gamma renewal.

@@ -17,7 +17,7 @@ pub struct Run {
     pub per_sec: f64,
     /// How many requests came.
     pub requests: u64,
-    /// The share of them that had a valid answer within the deadline.
+    /// The share of them that had a valid answer within the deadline; one that is wrong without anybody seeing it is not.
     pub goodput: f64,
     /// The same of the oracle.
     pub goodput_oracle: f64,
@@ -33,20 +33,32 @@ pub struct Run {
     pub first_p99_oracle_secs: f64,
     /// Paid for and not delivered.
     pub wasted_usd: f64,
-    /// From the fault's onset until A's breaker opened.
+    /// From the fault's onset until A's breaker opened, or golden tasks demoted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detected_secs: Option<f64>,
-    /// Calls that A was sent in the fault until then.
+    /// Calls, or golden tasks, that A was sent in the fault until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detected_calls: Option<u64>,
-    /// From the fault's end until A's breaker closed; of the capacity dip: until the last lost request.
+    /// From the fault's end until A's breaker closed, or the demotion ended; of the capacity dip: until the last lost request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered_secs: Option<f64>,
+    /// How often golden tasks cried wolf, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub golden: Option<Golden>,
     /// A hash of everything that happened: the same seed, the same trace.
     pub trace: String,
     /// Every time to first token, in seconds, for figures over several seeds: ours and the oracle's.
     #[serde(skip)]
     pub(super) firsts: [Vec<f32>; 2],
+}
+
+/// Golden tasks of targets that were as good as ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Golden {
+    /// How many.
+    pub well: u64,
+    /// Alarms about such targets.
+    pub false_alarms: u64,
 }
 
 impl Run {
@@ -191,6 +203,12 @@ impl fmt::Display for Report {
                 score.ratio,
                 score.worst,
             )?;
+        }
+        let golden =
+            |of: fn(&Golden) -> u64| self.runs.iter().filter_map(|run| run.golden.as_ref()).map(of).sum::<u64>();
+        let (well, false_alarms) = (golden(|golden| golden.well), golden(|golden| golden.false_alarms));
+        if well > 0 {
+            writeln!(f, "golden tasks: {false_alarms} false alarms in {well} tasks of targets as good as ever")?;
         }
         let requests: u64 = self.runs.iter().map(|run| run.requests).sum();
         let failures: f64 = self.runs.iter().map(Run::regret_failures).sum();

@@ -26,6 +26,9 @@ pub enum Scenario {
     /// A lone target at 70 % load falls to 20 % of its capacity for 30 s; clients wait 10 s.
     #[serde(rename = "13")]
     CapacityDip,
+    /// One in seven of A's replies is wrong where one in twenty was, for 1,200 s, and no check sees it; golden tasks do.
+    #[serde(rename = "15")]
+    SilentLoss,
 }
 
 /// What a target does to one exchange.
@@ -47,11 +50,21 @@ pub(super) enum Reaction {
 
 /// How long a healthy target takes to say 500.
 const ERROR_AFTER: Duration = Duration::from_millis(200);
+/// Often, so that a run sees enough of them: what counts are tasks, not minutes.
+const GOLDEN_EVERY: Duration = Duration::from_secs(5);
+/// The median number of golden tasks in which an optimal detector sees ten points lost, at one false alarm in 1,000.
+const LOSS_SHOWS_IN: u32 = 56;
 
 impl Scenario {
     /// All that are built, in order.
-    pub const ALL: [Scenario; 5] =
-        [Scenario::Refusing, Scenario::Hanging, Scenario::Quarter, Scenario::Tenth, Scenario::CapacityDip];
+    pub const ALL: [Scenario; 6] = [
+        Scenario::Refusing,
+        Scenario::Hanging,
+        Scenario::Quarter,
+        Scenario::Tenth,
+        Scenario::CapacityDip,
+        Scenario::SilentLoss,
+    ];
 
     /// Its number in the fault benchmark.
     pub const fn number(self) -> &'static str {
@@ -61,6 +74,7 @@ impl Scenario {
             Scenario::Quarter => "3",
             Scenario::Tenth => "3b",
             Scenario::CapacityDip => "13",
+            Scenario::SilentLoss => "15",
         }
     }
 
@@ -72,6 +86,7 @@ impl Scenario {
             Scenario::Quarter => "A fails 25 %, slow",
             Scenario::Tenth => "A fails 10 %, slow",
             Scenario::CapacityDip => "capacity dips to 20 %",
+            Scenario::SilentLoss => "A wrong 5 % to 15 %",
         }
     }
 
@@ -81,6 +96,7 @@ impl Scenario {
             Scenario::Refusing | Scenario::Hanging => Duration::from_secs(300),
             Scenario::Quarter | Scenario::Tenth => Duration::from_secs(600),
             Scenario::CapacityDip => Duration::from_secs(30),
+            Scenario::SilentLoss => Duration::from_secs(1200),
         }
     }
 
@@ -90,6 +106,8 @@ impl Scenario {
             Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth => 180,
             // The capacity dip is judged over 750 s, as in the study it comes from.
             Scenario::CapacityDip => 600,
+            // Coming back takes golden tasks too.
+            Scenario::SilentLoss => 1200,
         };
         ONSET + self.lasts() + Duration::from_secs(after)
     }
@@ -101,7 +119,7 @@ impl Scenario {
     /// How many of A, B and C it has.
     pub(super) const fn targets(self) -> usize {
         match self {
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth => 3,
+            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => 3,
             Scenario::CapacityDip => 1,
         }
     }
@@ -109,8 +127,29 @@ impl Scenario {
     /// How long a client waits for the end of a reply.
     pub(super) const fn deadline(self) -> Duration {
         match self {
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth => Duration::from_secs(60),
+            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => {
+                Duration::from_secs(60)
+            }
             Scenario::CapacityDip => Duration::from_secs(10),
+        }
+    }
+
+    /// How often each target is given a golden task, if there are any.
+    pub(super) const fn golden_every(self) -> Option<Duration> {
+        match self {
+            Scenario::SilentLoss => Some(GOLDEN_EVERY),
+            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::CapacityDip => {
+                None
+            }
+        }
+    }
+
+    /// How many of a target's replies are wrong now, though no check sees it; of golden tasks, how many fail.
+    pub(super) fn wrong(self, target: usize, now: Mono) -> f64 {
+        match self {
+            Scenario::SilentLoss if target == 0 && self.in_fault(now) => 0.15,
+            Scenario::SilentLoss => 0.05,
+            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::CapacityDip => 0.0,
         }
     }
 
@@ -134,6 +173,7 @@ impl Scenario {
         match self {
             Scenario::CapacityDip => Reaction::Queue,
             Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth if !hit => usual(1),
+            Scenario::SilentLoss => usual(1),
             Scenario::Refusing => {
                 Reaction::Fail { after: Duration::from_millis(50), report: answered(Failure::Overloaded, 503) }
             }
@@ -154,23 +194,37 @@ impl Scenario {
     ///
     /// A refusal shows at once. A hang does not show before `overdue`: until then even the oracle asks A, and leaves it
     /// when it is overdue. A partial outage cannot be told from bad luck before so many requests of it were seen.
-    pub(super) fn oracle(self, asked: Asked, turn: u64, seed: u64, overdue: Duration) -> (Duration, u32) {
+    /// Nor can a silent loss before so many golden tasks have been answered.
+    pub(super) fn oracle(self, asked: Asked, turn: u64, seed: u64, overdue: Duration) -> Foretold {
         let Asked { request, question, now } = asked;
         let exchange = |target| model::exchange(seed, request, question, target, 0);
         let answer = |target| exchange(target).first;
         let fails = |rate| exchange(0).luck < rate;
-        match self {
-            Scenario::Hanging if self.in_fault(now) && now < ONSET + overdue => (overdue + answer(1), 2),
-            Scenario::Quarter if self.in_fault(now) && turn < 18 && fails(0.25) => (ERROR_AFTER + answer(1), 2),
-            Scenario::Tenth if self.in_fault(now) && turn < 87 && fails(0.10) => (ERROR_AFTER + answer(1), 2),
-            Scenario::Quarter if self.in_fault(now) && turn < 18 => (answer(0) * 4, 1),
-            Scenario::Tenth if self.in_fault(now) && turn < 87 => (answer(0) * 4, 1),
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth => {
-                (answer(usize::from(self.in_fault(now))), 1)
+        let loss_unseen = now < ONSET + GOLDEN_EVERY * LOSS_SHOWS_IN;
+        let (first, calls, server) = match self {
+            Scenario::Hanging if self.in_fault(now) && now < ONSET + overdue => (overdue + answer(1), 2, 1),
+            Scenario::Quarter if self.in_fault(now) && turn < 18 && fails(0.25) => (ERROR_AFTER + answer(1), 2, 1),
+            Scenario::Tenth if self.in_fault(now) && turn < 87 && fails(0.10) => (ERROR_AFTER + answer(1), 2, 1),
+            Scenario::Quarter if self.in_fault(now) && turn < 18 => (answer(0) * 4, 1, 0),
+            Scenario::Tenth if self.in_fault(now) && turn < 87 => (answer(0) * 4, 1, 0),
+            Scenario::SilentLoss if loss_unseen => (answer(0), 1, 0),
+            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => {
+                let server = usize::from(self.in_fault(now));
+                (answer(server), 1, server)
             }
             Scenario::CapacityDip => unreachable!("its oracle is a queue of its own"),
-        }
+        };
+        Foretold { first, calls, right: exchange(server).luck >= self.wrong(server, now) }
     }
+}
+
+/// How the oracle answers a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Foretold {
+    pub(super) first: Duration,
+    pub(super) calls: u32,
+    /// The reply is as good as it looks.
+    pub(super) right: bool,
 }
 
 /// A request as the oracle meets it.

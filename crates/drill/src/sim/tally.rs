@@ -3,8 +3,8 @@
 use super::{
     capacity,
     model::Question,
-    report::{Run, quantile},
-    scenario::{Asked, ONSET, Scenario},
+    report::{Golden, Run, quantile},
+    scenario::{Asked, Foretold, ONSET, Scenario},
     world::FRAME,
 };
 use outlast_engine::{Alert, Settlement};
@@ -24,8 +24,14 @@ pub(super) struct Tally {
     /// Times to first token of the answered, in seconds.
     firsts: Vec<f32>,
     wasted_nanos: u64,
-    /// Attempts of A in the fault until its breaker opened.
+    /// Of the answers, those that are as good as they look.
+    right: u64,
+    /// Attempts of A in the fault until its breaker opened; where golden tasks have to tell, those.
     asked_until_open: u64,
+    /// Golden tasks of targets that are as good as ever...
+    well: u64,
+    /// ...and alarms about such targets.
+    false_alarms: u64,
     opened: Option<Mono>,
     /// The last time A's breaker closed, after the fault.
     closed: Option<Mono>,
@@ -33,6 +39,7 @@ pub(super) struct Tally {
     last_lost: Option<Mono>,
     oracle_firsts: Vec<f32>,
     oracle_upstream: u64,
+    oracle_right: u64,
     /// Healthy times to first token before the onset, by size.
     seen: [Vec<f32>; SIZES.len()],
     overdue: Option<[Duration; SIZES.len()]>,
@@ -51,12 +58,16 @@ impl Tally {
             upstream: 0,
             firsts: Vec::new(),
             wasted_nanos: 0,
+            right: 0,
             asked_until_open: 0,
+            well: 0,
+            false_alarms: 0,
             opened: None,
             closed: None,
             last_lost: None,
             oracle_firsts: Vec::new(),
             oracle_upstream: 0,
+            oracle_right: 0,
             seen: Default::default(),
             overdue: None,
             arrivals: Vec::new(),
@@ -74,7 +85,7 @@ impl Tally {
         let size = SIZES.iter().position(|limit| question.input_tokens < *limit).unwrap_or(SIZES.len() - 1);
         let overdue = self.overdue(now)[size];
         let asked = Asked { request: number, question, now };
-        let (first, calls) = self.scenario.oracle(asked, self.since_onset, self.seed, overdue);
+        let Foretold { first, calls, right } = self.scenario.oracle(asked, self.since_onset, self.seed, overdue);
         if now < ONSET {
             self.seen[size].push(first.as_secs_f32());
         } else {
@@ -82,6 +93,7 @@ impl Tally {
         }
         self.oracle_firsts.push(first.as_secs_f32());
         self.oracle_upstream += u64::from(calls);
+        self.oracle_right += u64::from(right);
     }
 
     /// Until when even the oracle waits on a silent target: three times the p99 it saw before the onset, 4 to 30 s.
@@ -105,14 +117,27 @@ impl Tally {
 
     pub(super) fn asked(&mut self, target: usize, now: Mono) {
         self.upstream += 1;
+        if self.scenario.golden_every().is_none() {
+            self.until_open(target, now);
+        }
+    }
+
+    fn until_open(&mut self, target: usize, now: Mono) {
         if target == 0 && self.scenario.in_fault(now) && self.opened.is_none() {
             self.asked_until_open += 1;
         }
     }
 
-    pub(super) fn answered(&mut self, arrived: Mono, first: Mono, now: Mono) {
+    /// A target was given a golden task.
+    pub(super) fn golden(&mut self, target: usize, now: Mono) {
+        self.until_open(target, now);
+        self.well += u64::from(target != 0 || !self.scenario.in_fault(now));
+    }
+
+    pub(super) fn answered(&mut self, arrived: Mono, first: Mono, right: bool, now: Mono) {
         if now <= arrived + self.scenario.deadline() {
             self.answered += 1;
+            self.right += u64::from(right);
             self.firsts.push(first.since(arrived).as_secs_f32());
         } else {
             self.lost(arrived);
@@ -138,13 +163,21 @@ impl Tally {
             Alert::BreakerClosed { target, .. } if target.as_str().starts_with("a/") && now >= ONSET => {
                 self.closed = Some(now);
             }
+            Alert::QualityDropped { target, .. }
+                if target.as_str().starts_with("a/") && self.scenario.in_fault(now) =>
+            {
+                self.opened.get_or_insert(now);
+            }
+            Alert::QualityDropped { .. } => self.false_alarms += 1,
+            Alert::QualityBack { target, .. } if target.as_str().starts_with("a/") && now >= ONSET => {
+                self.closed = Some(now);
+            }
             Alert::BreakerOpened { .. }
             | Alert::BreakerClosed { .. }
             | Alert::ProviderSuspect { .. }
             | Alert::KeyOut { .. }
             | Alert::KeyBack { .. }
             | Alert::AccessDenied { .. }
-            | Alert::QualityDropped { .. }
             | Alert::QualityBack { .. } => {}
         }
     }
@@ -162,12 +195,13 @@ impl Tally {
             let waits = capacity::oracle(self.scenario, self.seed, per_sec, &self.arrivals);
             self.oracle_firsts = waits.iter().map(Duration::as_secs_f32).collect();
             self.oracle_upstream = self.requests;
+            self.oracle_right = self.oracle_firsts.len() as u64;
         }
         let healed = ONSET + self.scenario.lasts();
         let since = |from: Mono, moment: Option<Mono>| moment.map(|at| at.since(from).as_secs_f64());
         let recovered = match self.scenario {
             Scenario::CapacityDip => Some(since(healed, self.last_lost).unwrap_or(0.0)),
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth => {
+            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => {
                 since(healed, self.closed.filter(|at| *at >= healed))
             }
         };
@@ -177,8 +211,8 @@ impl Tally {
             seed: self.seed,
             per_sec,
             requests: self.requests,
-            goodput: self.answered as f64 / requests,
-            goodput_oracle: self.oracle_firsts.len() as f64 / requests,
+            goodput: self.right as f64 / requests,
+            goodput_oracle: self.oracle_right as f64 / requests,
             calls: self.upstream as f64 / requests,
             calls_oracle: self.oracle_upstream as f64 / requests,
             first_p50_secs: quantile(&mut self.firsts, 0.5),
@@ -188,6 +222,7 @@ impl Tally {
             detected_secs: since(ONSET, self.opened),
             detected_calls: self.opened.map(|_| self.asked_until_open),
             recovered_secs: recovered,
+            golden: self.scenario.golden_every().map(|_| Golden { well: self.well, false_alarms: self.false_alarms }),
             trace: format!("{:016x}", self.hash),
             firsts: [self.firsts, self.oracle_firsts],
         }

@@ -41,6 +41,8 @@ enum What {
     Timer(Slot),
     FleetTick,
     Probed(TargetIx, u8, Result<Duration, FailureReport>),
+    /// Each target is given a golden task.
+    Golden,
     /// A client's SDK tries again.
     Again(Request),
 }
@@ -101,6 +103,8 @@ struct Flying {
     call: Call,
     request: Request,
     live: Option<u8>,
+    /// What it says is as good as it looks.
+    right: bool,
     /// Its tokens are flowing. They are not events of their own, so a timer that comes due finds them first.
     flowing: bool,
     /// The earliest timer on the heap.
@@ -123,6 +127,7 @@ pub(super) struct World {
     arrivals: fastrand::Rng,
     requests: u64,
     probes: u64,
+    goldens: u64,
     server: Server,
     pub(super) tally: Tally,
 }
@@ -149,10 +154,14 @@ impl World {
             arrivals: fastrand::Rng::with_seed(seed ^ 0xa221_7a15),
             requests: 0,
             probes: 0,
+            goldens: 0,
             server: Server::new(seed),
             tally: Tally::new(scenario, seed),
         };
         world.next_arrival();
+        if let Some(every) = scenario.golden_every() {
+            world.plan(Mono::ZERO + every, What::Golden);
+        }
         world.after_fleet();
         world
     }
@@ -209,6 +218,7 @@ impl World {
                 self.fleet.handle(FleetEvent::Probed { target, key, result }, self.now);
                 self.after_fleet();
             }
+            What::Golden => self.golden(),
             What::Again(request) => self.ask(request),
         }
     }
@@ -258,7 +268,8 @@ impl World {
             seed: self.seed ^ (request.number * 4 + u64::from(request.tries)),
         };
         let call = Call::new(ask, self.now);
-        self.flying[place as usize] = Some(Flying { call, request, live: None, flowing: false, armed: Mono::FAR });
+        self.flying[place as usize] =
+            Some(Flying { call, request, live: None, right: true, flowing: false, armed: Mono::FAR });
         self.feed(slot, Event::Admit);
     }
 
@@ -353,12 +364,14 @@ impl World {
             Action::Deliver { .. } => {
                 if let Some(flying) = self.flying(slot) {
                     let (arrived, first) = (flying.request.arrived, flying.request.first_output.unwrap_or(now));
-                    self.tally.answered(arrived, first, now);
+                    let right = flying.right;
+                    self.tally.answered(arrived, first, right, now);
                 }
             }
             Action::Reject { retry, after_commit, .. } => self.rejected(slot, retry, after_commit),
             Action::Settle(settlement) => {
                 self.tally.settled(&settlement, slot.id().0);
+                self.rate(slot, &settlement);
                 if self.flying[slot.place as usize].take().is_some() {
                     self.free.push(slot.place);
                 }
@@ -377,6 +390,7 @@ impl World {
         let turn = u32::from(flying.request.turns[at]);
         flying.request.turns[at] += 1;
         let exchange = model::exchange(seed, flying.request.number, flying.request.question, at, turn);
+        flying.right = exchange.luck >= scenario.wrong(at, now);
         match scenario.react(at, now, exchange) {
             Reaction::Stream { first, rest } => self.plan(now + first, What::First(slot, attempt, rest)),
             Reaction::Fail { after, report } => self.plan(now + after, What::Fail(slot, attempt, report)),
@@ -405,6 +419,35 @@ impl World {
             self.plan(self.now + wait, What::Again(request));
         } else {
             self.tally.lost(request.arrived);
+        }
+    }
+
+    /// Some users say what a reply was worth.
+    fn rate(&mut self, slot: Slot, settlement: &Settlement) {
+        let Some(target) = &settlement.served_by else { return };
+        let Some((request, right)) = self.flying(slot).map(|flying| (flying.request.number, flying.right)) else {
+            return;
+        };
+        if self.scenario.golden_every().is_some() && model::rates(self.seed, request) {
+            let route = self.route.route().id.clone();
+            let rating = FleetEvent::Feedback { route, target: target.clone(), good: right };
+            self.fleet.handle(rating, self.now);
+        }
+    }
+
+    fn golden(&mut self) {
+        let task = self.goldens;
+        self.goldens += 1;
+        for (at, target) in self.route.targets().enumerate() {
+            let passed = model::golden(self.seed, task, at) >= self.scenario.wrong(at, self.now);
+            self.tally.golden(at, self.now);
+            self.fleet.handle(FleetEvent::Golden { target, passed }, self.now);
+        }
+        self.after_fleet();
+        if let Some(every) = self.scenario.golden_every()
+            && self.now + every < self.scenario.ends()
+        {
+            self.plan(self.now + every, What::Golden);
         }
     }
 
