@@ -3,26 +3,33 @@
 //! The call's task owns the [`Driver`]; dropping the driver at any point cancels the upstream exchange
 //! and still settles the call. What the client is given goes through an [`Outlet`].
 
+mod beside;
+mod deliver;
+
 use super::{
     Shared,
     body::{Out, Outlet},
-    exchange::{Exchange, Seen},
+    exchange::{Exchange, Order, Seen},
+    idempotency::Ticket,
+    inner::{Answered, Records},
     lanes::Lanes,
-    live::Live,
-    reply_head::{self, Told},
+    live::{Live, LiveRoute},
+    reply_head::Told,
 };
 use crate::{
     clock::{self, Sleep},
-    telemetry::{LogFields, TraceContext},
+    telemetry::TraceContext,
 };
+use beside::{Beside, Prepared, Waiting};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use outlast_engine::{Action, Ask, Backstopped, Call, Event, RetryAdvice, Settlement, Source};
+use outlast_engine::{Action, Ask, Call, Event, RetryAdvice, Settlement, Source};
 use outlast_model::{
-    Failure, FailureReport, Mono, RequestId, RouteId, TargetId, Wall,
-    record::{CALL_RECORD_VERSION, CallRecord},
+    Brief, Failure, FailureReport, Mono, RequestId, TargetId, Wall,
+    policy::{BackstopKind, RefusalPolicy, ToolMode},
+    record::{CALL_RECORD_VERSION, CallRecord, GaveUp, Outcome, Parent, Role, WorkflowState},
 };
-use outlast_wire::{Inbound, error, note};
+use outlast_wire::Inbound;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
@@ -33,7 +40,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// What the host knows of a call beside the engine's [`Ask`].
 pub(super) struct Facts {
     pub(super) request_id: RequestId,
-    pub(super) route: RouteId,
     pub(super) trace: TraceContext,
     pub(super) tracestate: Option<HeaderValue>,
     pub(super) task_id: Option<Box<str>>,
@@ -46,18 +52,40 @@ pub(super) struct Facts {
     pub(super) trace_full: bool,
     /// Headers of the client's that same-dialect targets are given too.
     pub(super) passed: Vec<(HeaderName, HeaderValue)>,
+    /// The workflow state that came with the request.
+    pub(super) state: Option<WorkflowState>,
+    /// What was given up before the call began: with the user's consent another route answers.
+    pub(super) gave_up: Option<GaveUp>,
+    /// On whose behalf it is made, if no client made it.
+    pub(super) parent: Option<Parent>,
+    /// Of how many calls it is on behalf.
+    pub(super) depth: u8,
+}
+
+impl Facts {
+    /// Whether it is a part of another call's work, not an errand of its own.
+    fn is_part(&self) -> bool {
+        matches!(self.parent.as_ref().map(|parent| parent.role), Some(Role::Judge | Role::Vote))
+    }
 }
 
 /// One call being driven.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     live: Arc<Live>,
+    route: Arc<LiveRoute>,
     call: Call,
     wake: Arc<Notify>,
     ask_id: outlast_engine::CallId,
     inbound: Arc<Inbound>,
     facts: Facts,
     lanes: Lanes,
+    /// What the call waits for beside its exchanges.
+    beside: Option<Waiting>,
+    /// What a backstop has ready.
+    prepared: Option<Prepared>,
+    /// The right to execute the call of an idempotency key.
+    ticket: Option<Ticket>,
     timer: Option<Pin<Box<Sleep>>>,
     timer_at: Mono,
     /// The attempt whose output the client is shown as it comes.
@@ -67,31 +95,49 @@ pub(super) struct Driver {
     ending: Option<Ending>,
     settled: bool,
     record: Option<Box<CallRecord>>,
+    /// Where and when a deferred answer is to be had.
+    promised: Option<(Option<String>, Option<Duration>)>,
+    /// Where the record goes when it is part of another's.
+    records: Option<Records>,
 }
 
 /// How the client's side of the call ends; performed once the call is settled, so that its facts are final.
 enum Ending {
-    Deliver { attempt: u8, degraded: bool },
+    Deliver(Source),
+    Defer,
     Reject { failure: FailureReport, cause: Option<FailureReport>, attempt: Option<u8>, retry: RetryAdvice },
 }
 
 impl Driver {
     /// Admits the call.
-    pub(super) fn new(shared: Arc<Shared>, live: Arc<Live>, ask: Ask, inbound: Arc<Inbound>, facts: Facts) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        live: Arc<Live>,
+        route: Arc<LiveRoute>,
+        ask: Ask,
+        inbound: Arc<Inbound>,
+        facts: Facts,
+    ) -> Self {
         let wake = Arc::new(Notify::new());
         shared.wakes.insert(ask.id, wake.clone());
-        shared.telemetry.metrics().calls_in_flight.add(1);
+        if !facts.is_part() {
+            shared.telemetry.metrics().calls_in_flight.add(1);
+        }
         let ask_id = ask.id;
         let call = Call::new(ask, shared.clock.mono());
         Driver {
             shared,
             live,
+            route,
             call,
             wake,
             ask_id,
             inbound,
             facts,
             lanes: Lanes::default(),
+            beside: None,
+            prepared: None,
+            ticket: None,
             timer: None,
             timer_at: Mono::FAR,
             released: None,
@@ -100,17 +146,31 @@ impl Driver {
             ending: None,
             settled: false,
             record: None,
+            promised: None,
+            records: None,
         }
     }
 
-    /// Drives the call to its end.
+    /// Executes the call of an idempotency key: its end is kept before the client sees it.
+    pub(super) fn with_ticket(mut self, ticket: Option<Ticket>) -> Self {
+        self.ticket = ticket;
+        self
+    }
+
+    /// Adds its record to these: it is a part of another's.
+    pub(super) fn collected_in(mut self, records: Records) -> Self {
+        self.records = Some(records);
+        self
+    }
+
+    /// Drives a client's call to its end.
     pub(super) async fn run(&mut self, outlet: &Outlet<Out>) {
         self.feed(Event::Admit);
         let mut keep_alive = self.inbound.stream().then(|| Box::pin(clock::sleep(KEEP_ALIVE)));
         loop {
             self.perform();
-            if let Some(record) = self.record.take() {
-                return self.finish(record, outlet).await;
+            if self.record.is_some() {
+                return self.finish(outlet).await;
             }
             if self.released.is_some() {
                 self.pass_on(outlet).await;
@@ -120,6 +180,7 @@ impl Driver {
                 // Output first: a deadline that passed while the client was slow to read is not the target's.
                 biased;
                 (attempt, seen) = self.lanes.next() => self.report(attempt, seen),
+                beside = done(&mut self.beside) => self.hear(beside),
                 () = self.wake.notified() => self.feed(Event::Woken),
                 () = expired(&mut self.timer) => {
                     self.timer_at = Mono::FAR;
@@ -130,6 +191,28 @@ impl Driver {
                     keep_alive = Some(Box::pin(clock::sleep_until(self.shared.clock.instant(next))));
                     self.send_head(outlet).await;
                     outlet.put(Out::Data(Bytes::from_static(b": keep-alive\n\n"))).await;
+                }
+            }
+        }
+    }
+
+    /// Drives a call that no client waits for to its end.
+    pub(super) async fn answer(&mut self) -> Answered {
+        self.feed(Event::Admit);
+        loop {
+            self.perform();
+            if let Some(answered) = self.answered() {
+                return answered;
+            }
+            self.arm_timer();
+            tokio::select! {
+                biased;
+                (attempt, seen) = self.lanes.next() => self.report(attempt, seen),
+                beside = done(&mut self.beside) => self.hear(beside),
+                () = self.wake.notified() => self.feed(Event::Woken),
+                () = expired(&mut self.timer) => {
+                    self.timer_at = Mono::FAR;
+                    self.feed(Event::Tick);
                 }
             }
         }
@@ -155,29 +238,19 @@ impl Driver {
     fn perform(&mut self) {
         while let Some(action) = self.call.poll_action() {
             match action {
-                Action::Start { attempt, target_id, key, fallback_reason, .. } => {
-                    self.told =
-                        Told { attempts: attempt.saturating_add(1), target: Some(target_id.clone()), fallback_reason };
-                    self.start(attempt, &target_id, key);
+                Action::Start { attempt, target_id, key, fallback_reason, brief, .. } => {
+                    let full_tools =
+                        self.route.route().contract.tools.as_ref().map_or(ToolMode::Full, |tools| tools.primary);
+                    self.told.begin(attempt, target_id.clone(), fallback_reason, &brief, full_tools);
+                    self.start(attempt, &target_id, key, brief);
                 }
                 Action::Abort { attempt } => self.abort(attempt),
-                Action::Check { attempt, budget: _ } => {
-                    let findings = self.lanes.get(attempt).map(|exchange| exchange.check()).unwrap_or_default();
-                    self.feed(Event::Checked { attempt, findings });
-                }
+                Action::Check { attempt, budget } => self.check(attempt, budget),
                 Action::Keep { attempt } => self.lanes.keep(attempt),
-                // A backstop that cannot be run declines.
-                Action::Backstop { at, cause: _ } => {
-                    self.feed(Event::Backstopped { at, outcome: Backstopped::Declined });
-                }
-                Action::Defer { .. } => {}
+                Action::Backstop { at, cause } => self.backstop(at, cause),
                 Action::Release { attempt } => self.released = Some(attempt),
-                Action::Deliver { validated } => {
-                    self.ending = Some(Ending::Deliver {
-                        attempt: attempt_of(validated.source()),
-                        degraded: validated.degraded(),
-                    });
-                }
+                Action::Deliver { validated } => self.ending = Some(Ending::Deliver(validated.source())),
+                Action::Defer { at: _ } => self.ending = Some(Ending::Defer),
                 Action::Reject { failure, cause, attempt, retry, after_commit: _ } => {
                     // Only a call that nobody was asked for is told to come back for want of room.
                     if failure.failure == Failure::Overloaded && retry.should_retry {
@@ -190,7 +263,7 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, attempt: u8, target_id: &TargetId, key: u8) {
+    fn start(&mut self, attempt: u8, target_id: &TargetId, key: u8, brief: Brief) {
         let Some(target) = self.live.target(target_id).cloned() else {
             // Only a target removed between planning and now; the engine goes on to the next.
             let report = FailureReport::of(Failure::AccessDenied);
@@ -198,10 +271,25 @@ impl Driver {
         };
         let same_dialect = target.spec.dialect == self.inbound.dialect();
         let headers = self.headers(same_dialect);
-        match Exchange::start(self.shared.clone(), target, self.inbound.clone(), attempt, key, headers) {
+        let broken = brief.mend.as_ref().and_then(|mend| self.lanes.get(mend.attempt)?.said()).map(|said| said.text);
+        let order = Order { attempt, key, headers, brief, mend: broken, collect: self.collects() };
+        match Exchange::start(self.shared.clone(), target, self.inbound.clone(), &self.route.gates, order) {
             Ok(exchange) => self.lanes.add(exchange),
             Err(report) => self.feed(Event::Failed { attempt, report, spent: Default::default() }),
         }
+    }
+
+    /// Whether a stream's text is needed once it is whole, beside what the request itself demands.
+    fn collects(&self) -> bool {
+        let route = self.route.route();
+        let contract = &route.contract;
+        let keeps_replies = |kind: &BackstopKind| matches!(kind, BackstopKind::Cache { .. });
+        contract.judges_whole_replies()
+            || contract.tools.is_some()
+            || contract.refusal != RefusalPolicy::Deliver
+            || self.facts.parent.is_some()
+            || self.ticket.is_some()
+            || route.backstops.iter().any(|backstop| keeps_replies(&backstop.kind))
     }
 
     fn headers(&self, same_dialect: bool) -> Vec<(HeaderName, HeaderValue)> {
@@ -219,130 +307,32 @@ impl Driver {
     }
 
     fn abort(&mut self, attempt: u8) {
+        // A reply that is being judged is not judged on; dropping the judge's call cancels that, too.
+        self.beside.take_if(|waiting| waiting.attempt == Some(attempt));
         // Dropping the exchange closes its connection: the provider sees the cancellation.
         let spent = self.lanes.take(attempt).map(|exchange| exchange.spent()).unwrap_or_default();
         self.feed(Event::Aborted { attempt, spent });
     }
 
-    /// Gives the client what has come since the last time.
-    async fn pass_on(&mut self, outlet: &Outlet<Out>) {
-        let showing = self.released.and_then(|attempt| self.lanes.get(attempt));
-        let ready = showing.map(Exchange::take_ready).unwrap_or_default();
-        if ready.is_empty() {
-            return;
-        }
-        self.send_head(outlet).await;
-        outlet.put(Out::Data(ready)).await;
-    }
-
-    async fn send_head(&mut self, outlet: &Outlet<Out>) {
-        if !self.head_sent {
-            self.head_sent = true;
-            let head = reply_head::stream(&self.facts.request_id, &self.told);
-            outlet.put(Out::Head(head)).await;
-        }
-    }
-
-    /// Everything is known now: the client gets its ending and the record is kept. The record goes first, because the
-    /// client may leave while its ending is on the way.
-    async fn finish(&mut self, record: Box<CallRecord>, outlet: &Outlet<Out>) {
-        match self.ending.take() {
-            Some(Ending::Deliver { attempt, degraded }) if self.inbound.stream() => {
-                self.deliver_stream(record, attempt, degraded, outlet).await;
-            }
-            Some(Ending::Deliver { attempt, degraded }) => {
-                let reply = self.lanes.get(attempt).and_then(Exchange::take_reply).unwrap_or_default();
-                let body = match self.notes(&record, degraded) {
-                    Some(notes) => note::in_body(reply, &notes),
-                    None => reply,
-                };
-                let response = reply_head::whole(&record, body);
-                self.keep(record, response.status());
-                outlet.put(Out::Whole(response)).await;
-            }
-            Some(Ending::Reject { failure, .. }) if self.head_sent => {
-                self.interrupt(record, &failure, outlet).await;
-            }
-            Some(Ending::Reject { failure, cause, attempt, retry }) => {
-                // That every path was spent helps nobody; what the first one failed of does.
-                let told = cause.filter(|_| failure.failure == Failure::Exhausted).unwrap_or(failure);
-                let response = self.error_response(&record, &told, attempt, retry);
-                self.keep(record, response.status());
-                outlet.put(Out::Whole(response)).await;
-            }
-            // The client left: there is nobody to tell.
-            None => self.keep(record, StatusCode::OK),
-        }
-    }
-
-    fn keep(&self, record: Box<CallRecord>, status: StatusCode) {
-        let fields = LogFields { status: status.as_u16(), primary: self.facts.primary.clone() };
-        self.shared.telemetry.record(*record, fields);
-    }
-
-    async fn deliver_stream(&mut self, record: Box<CallRecord>, attempt: u8, degraded: bool, outlet: &Outlet<Out>) {
-        let notes = self.notes(&record, degraded);
-        self.keep(record, StatusCode::OK);
-        let Some(mut exchange) = self.lanes.take(attempt) else { return };
-        self.send_head(outlet).await;
-        let mut terminal = exchange.take_terminal();
-        if let Some(notes) = notes {
-            terminal = note::in_terminal(self.inbound.dialect(), terminal, &notes);
-        }
-        for part in [exchange.take_ready(), terminal] {
-            if !part.is_empty() {
-                outlet.put(Out::Data(part)).await;
-            }
-        }
-        exchange.finish_body().await;
-    }
-
-    /// Ends a stream that has begun, with what came before the failure and a typed error event.
-    async fn interrupt(&mut self, record: Box<CallRecord>, failure: &FailureReport, outlet: &Outlet<Out>) {
-        let message = error::message(failure, None);
-        let usage = record.attempts.last().map(|attempt| attempt.usage);
-        let event = error::event(self.inbound.dialect(), failure, &message, record.request_id.as_str(), usage.as_ref());
-        self.keep(record, StatusCode::OK);
-        if self.released.is_some() {
-            self.pass_on(outlet).await;
-        }
-        outlet.put(Out::Data(event)).await;
-    }
-
-    fn error_response(
-        &mut self,
-        record: &CallRecord,
-        failure: &FailureReport,
-        attempt: Option<u8>,
-        retry: RetryAdvice,
-    ) -> http::Response<Bytes> {
-        let dialect = self.inbound.dialect();
-        // The client's own fault, as the provider put it: untouched when it speaks the client's dialect.
-        let own = attempt.and_then(|attempt| self.lanes.get(attempt));
-        let (status, body) = own.and_then(Exchange::take_refused).unwrap_or_else(|| {
-            let message = error::message(failure, retry.retry_after);
-            let reply = error::body(dialect, failure, &message, record.request_id.as_str());
-            (StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY), reply.body)
-        });
-        reply_head::error(record, status, retry, body)
-    }
-
-    /// The `outlast` object, when the reply is degraded or the client asked.
-    fn notes(&self, record: &CallRecord, degraded: bool) -> Option<String> {
-        let wanted = self.facts.trace_full || degraded;
-        (wanted && self.live.config.server.body_notes).then(|| reply_head::notes(record))
-    }
-
     fn settle(&mut self, settled: Settlement) {
+        self.record = Some(Box::new(self.written(settled)));
+        self.settled = true;
+    }
+
+    /// The lineage of a call that ended so.
+    fn written(&self, settled: Settlement) -> CallRecord {
         let facts = &self.facts;
-        let record = CallRecord {
+        let route = self.route.route();
+        let gave_up: Vec<GaveUp> = facts.gave_up.iter().cloned().chain(settled.gave_up).collect();
+        let served = matches!(settled.outcome, Outcome::Answered | Outcome::Deferred);
+        CallRecord {
             version: CALL_RECORD_VERSION,
             request_id: facts.request_id.clone(),
             trace_id: facts.trace.trace_id(),
             task_id: facts.task_id.clone(),
             tenant_hash: facts.tenant_hash.clone(),
             workflow_step: facts.workflow_step.clone(),
-            route: facts.route.clone(),
+            route: route.id.clone(),
             dialect: self.inbound.dialect(),
             stream: self.inbound.stream(),
             started: facts.started,
@@ -353,22 +343,20 @@ impl Driver {
             attempts: settled.attempts,
             outcome: settled.outcome,
             served_by: settled.served_by,
-            degraded: settled.degraded,
-            gave_up: settled.gave_up,
+            degraded: settled.degraded || (served && !gave_up.is_empty()),
+            gave_up,
             tool_mode: settled.tool_mode,
             backstop: settled.backstop,
             confidence: settled.confidence,
             agreement: None,
-            tier: None,
-            risk: None,
-            state: None,
-            parent: None,
+            tier: Some(route.tier.name.clone()),
+            risk: route.risk.clone(),
+            state: facts.state.clone(),
+            parent: facts.parent.clone(),
             schema_status: settled.schema_status,
             cost: settled.cost,
             wasted: settled.wasted,
-        };
-        self.settled = true;
-        self.record = Some(Box::new(record));
+        }
     }
 
     fn arm_timer(&mut self) {
@@ -393,15 +381,26 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.wakes.remove(self.ask_id);
-        self.shared.telemetry.metrics().calls_in_flight.add(-1);
+        if !self.facts.is_part() {
+            self.shared.telemetry.metrics().calls_in_flight.add(-1);
+        }
         if !self.settled {
             self.feed(Event::ClientGone);
             self.perform();
         }
-        if let Some(record) = self.record.take() {
-            // 499 is what nginx writes for a client that closed the request.
-            self.keep(record, StatusCode::from_u16(499).unwrap_or_default());
+        // 499 is what nginx writes for a client that closed the request.
+        self.keep(StatusCode::from_u16(499).unwrap_or_default());
+    }
+}
+
+async fn done(beside: &mut Option<Waiting>) -> Beside {
+    match beside {
+        Some(waiting) => {
+            let heard = waiting.future.as_mut().await;
+            *beside = None;
+            heard
         }
+        None => std::future::pending().await,
     }
 }
 
@@ -409,13 +408,5 @@ async fn expired(timer: &mut Option<Pin<Box<Sleep>>>) {
     match timer {
         Some(timer) => timer.as_mut().await,
         None => std::future::pending().await,
-    }
-}
-
-fn attempt_of(source: Source) -> u8 {
-    match source {
-        Source::Attempt(attempt) | Source::Kept(attempt) => attempt,
-        // None has a reply yet.
-        Source::Backstop(_) => 0,
     }
 }

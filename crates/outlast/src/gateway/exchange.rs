@@ -14,10 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use outlast_engine::Spent;
 use outlast_model::{
-    Brief, Failure, FailureReport, Findings,
+    Brief, Failure, FailureReport, Findings, Problem,
+    policy::ToolMode,
     turn::{Finish, OutputFormat, Usage},
 };
-use outlast_wire::{Inbound, Piece, PieceKind, StreamReader, check, classify, contract::Gates, reply};
+use outlast_wire::{
+    Inbound, Piece, PieceKind, Put, StreamReader, check, classify, compose::Said, contract::Gates, plan::Intent, reply,
+};
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::ready, time::Duration};
 
 /// The longest error body that is read; what is longer is classified by its beginning.
@@ -40,6 +43,22 @@ pub(super) enum Seen {
     Failed(FailureReport),
 }
 
+/// What is to be sent, beside the request itself.
+pub(super) struct Order {
+    /// The attempt's number in the call.
+    pub(super) attempt: u8,
+    /// With which of the provider's keys.
+    pub(super) key: u8,
+    /// Headers beside the target's own.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// How it is to be put.
+    pub(super) brief: Brief,
+    /// The reply that is to be mended.
+    pub(super) mend: Option<String>,
+    /// Whether a stream's text is needed once it is whole.
+    pub(super) collect: bool,
+}
+
 /// One attempt on the wire.
 pub(super) struct Exchange {
     /// Its number in the call.
@@ -49,6 +68,8 @@ pub(super) struct Exchange {
     shared: Arc<Shared>,
     adapted: bool,
     strip_usage: bool,
+    brief: Brief,
+    collect: bool,
     phase: Phase,
     bytes_out: u64,
     bytes_in: u64,
@@ -58,6 +79,9 @@ pub(super) struct Exchange {
     ready_bytes: usize,
     terminal: Vec<Bytes>,
     reply: Option<reply::Reply>,
+    /// What is delivered in the reply's place: it was repaired, or its tool calls became a plan.
+    instead: Option<Box<Said>>,
+    plan: Option<Vec<Intent>>,
     /// The provider's own error, for a client whose fault it was.
     refused: Option<(StatusCode, Bytes)>,
 }
@@ -125,14 +149,23 @@ impl Exchange {
         shared: Arc<Shared>,
         target: Arc<Target>,
         inbound: Arc<Inbound>,
-        attempt: u8,
-        key: u8,
-        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+        gates: &Gates,
+        order: Order,
     ) -> Result<Self, FailureReport> {
-        let adapted = inbound.adapt(&target.adapt()).map_err(|_| FailureReport::of(Failure::Unsupported))?;
+        let Order { attempt, key, headers, brief, mend, collect } = order;
+        let capabilities = &target.spec.capabilities;
+        let put = Put {
+            brief: &brief,
+            contract: gates.contract(),
+            native_schema: capabilities.json_schema,
+            can_call_tools: capabilities.tools,
+            mend: mend.as_deref(),
+        };
+        let adapted = inbound.adapt(&target.adapt(put)).map_err(|_| FailureReport::of(Failure::Unsupported))?;
         let body = Pieces::of(adapted.body);
         let bytes_out = body.len();
         let sending = target.endpoint.send(key, headers, body);
+        let collect = collect || brief.tool_mode != ToolMode::Full || !matches!(inbound.output(), OutputFormat::Text);
         Ok(Exchange {
             attempt,
             target,
@@ -140,6 +173,8 @@ impl Exchange {
             shared,
             adapted: adapted.adapted,
             strip_usage: adapted.strip_usage,
+            brief,
+            collect,
             phase: Phase::Sending(sending),
             bytes_out,
             bytes_in: 0,
@@ -148,6 +183,8 @@ impl Exchange {
             ready_bytes: 0,
             terminal: Vec::new(),
             reply: None,
+            instead: None,
+            plan: None,
             refused: None,
         })
     }
@@ -191,9 +228,8 @@ impl Exchange {
         }
         // A provider that answers a stream request with plain JSON means an error or does not stream; the wire tells.
         if self.inbound.stream() && media_type(&head.headers) != "application/json" {
-            let collect = !matches!(self.inbound.output(), OutputFormat::Text);
             let dialect = self.target.spec.dialect;
-            let reader = Box::new(StreamReader::new(dialect, &self.inbound, self.strip_usage, collect));
+            let reader = Box::new(StreamReader::new(dialect, &self.inbound, self.strip_usage, self.collect));
             self.phase = Phase::Stream { body, reader };
         } else {
             self.phase = Phase::Whole { body, read: Gather::default() };
@@ -364,18 +400,47 @@ impl Exchange {
         self.reply.take().map(|reply| reply.body)
     }
 
+    /// Takes what is to be delivered in the reply's place, if anything is.
+    pub(super) fn take_instead(&mut self) -> Option<Box<Said>> {
+        self.instead.take()
+    }
+
+    /// Takes the tool calls that were asked for and not made.
+    pub(super) fn take_plan(&mut self) -> Option<Vec<Intent>> {
+        self.plan.take()
+    }
+
     /// Runs the checks on the complete reply.
-    pub(super) fn check(&self) -> Findings {
-        let asked = check::Asked { inbound: &self.inbound, gates: Gates::none(), brief: &Brief::default() };
-        match (&self.reply, &self.phase) {
-            (Some(reply), _) => check::reply(&asked, reply).findings,
+    pub(super) fn check(&mut self, gates: &Gates) -> Findings {
+        let asked = check::Asked { inbound: &self.inbound, gates, brief: &self.brief };
+        let checked = match (&self.reply, &self.phase) {
+            (Some(reply), _) => check::reply(&asked, reply),
             (None, Phase::Stream { reader, .. } | Phase::Done { reader: Some(reader), .. }) => {
-                check::stream(&asked, reader).findings
+                check::stream(&asked, reader)
             }
             (
                 None,
                 Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } | Phase::Done { reader: None, .. },
-            ) => Findings::CLEAN,
+            ) => return unreadable(),
+        };
+        self.instead = checked.instead.map(Box::new);
+        self.plan = checked.plan;
+        checked.findings
+    }
+
+    /// What the complete reply says, or what is to be delivered in its place.
+    pub(super) fn said(&self) -> Option<Said> {
+        match (&self.instead, &self.reply, &self.phase) {
+            (Some(instead), _, _) => Some(Said::clone(instead)),
+            (None, Some(reply), _) => Some(reply.said()),
+            (None, None, Phase::Stream { reader, .. } | Phase::Done { reader: Some(reader), .. }) => {
+                Some(reader.said())
+            }
+            (
+                None,
+                None,
+                Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } | Phase::Done { reader: None, .. },
+            ) => None,
         }
     }
 
@@ -400,6 +465,12 @@ impl Exchange {
             let _ = clock::timeout(TAIL_PATIENCE, rest).await;
         }
     }
+}
+
+/// Nothing passes that cannot be looked at.
+pub(super) fn unreadable() -> Findings {
+    let problem = Problem::new(Failure::MalformedReply, "there is no reply to check");
+    Findings { problems: vec![problem], ..Findings::CLEAN }
 }
 
 fn join(pieces: &mut Vec<Bytes>) -> Bytes {

@@ -2,23 +2,70 @@
 //! endpoints. Immutable; a reload builds the next one and swaps it in whole. A call keeps the
 //! generation it began with.
 
-use super::upstream::Endpoint;
+use super::{upstream::Endpoint, validators::Validator};
 use crate::config::{Config, Kind, Provider};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use outlast_engine::{BoundRoute, Fleet};
 use outlast_model::{
-    Mono, TargetId,
-    policy::{Dialect, TargetSpec},
+    Mono, RouteId, TargetId,
+    policy::{Contract, Dialect, Ranking, Route, StreamContract, TargetSpec, Tier, VoteSpread},
 };
-use outlast_wire::{Adapt, Put};
+use outlast_wire::{Adapt, Put, contract::Gates};
 use std::{collections::HashMap, sync::Arc};
 
 /// One generation.
 pub(crate) struct Live {
     /// What it was made from.
     pub(crate) config: Config,
-    routes: HashMap<Box<str>, BoundRoute>,
+    routes: HashMap<Box<str>, Arc<LiveRoute>>,
     targets: HashMap<TargetId, Arc<Target>>,
+}
+
+/// A route, bound to the fleet in each way it is called.
+pub(crate) struct LiveRoute {
+    /// As a client calls it.
+    pub(crate) bound: BoundRoute,
+    /// As a call on behalf of another calls it: nobody watches the reply come, so it is always buffered, and what comes
+    /// when every path is spent is decided by whoever asked.
+    pub(super) inner: BoundRoute,
+    /// As each vote of its tier calls it: no votes within a vote, and each begins with another target if the tier spreads
+    /// them. Empty if the tier does not vote.
+    pub(super) votes: Vec<BoundRoute>,
+    /// Its contract, compiled.
+    pub(crate) gates: Arc<Gates>,
+    /// The validators its contract asks over HTTP.
+    pub(super) validators: Vec<Validator>,
+}
+
+impl LiveRoute {
+    fn bind(route: &Route, gates: Arc<Gates>, fleet: &mut Fleet) -> Self {
+        let contract = Arc::new(Contract { stream: StreamContract::Buffer, ..(*route.contract).clone() });
+        let inner = Route { contract, backstops: Vec::new(), ..route.clone() };
+        let votes = route.tier.votes.as_ref().map_or(0, |votes| usize::from(votes.samples));
+        let tier = Arc::new(Tier { votes: None, ..(*route.tier).clone() });
+        let vote = |at: usize| {
+            let mut route = Route { tier: tier.clone(), ..inner.clone() };
+            if let Some(VoteSpread::Targets) = inner.tier.votes.as_ref().map(|votes| votes.spread) {
+                let targets = route.targets.len();
+                route.targets.rotate_left(at % targets.max(1));
+                route.ranking = Ranking::Order;
+            }
+            route
+        };
+        let votes = (0..votes).map(|at| fleet.bind(&vote(at))).collect();
+        let validators = route.contract.validators.iter().filter_map(Validator::new).collect();
+        LiveRoute { bound: fleet.bind(route), inner: fleet.bind(&inner), votes, gates, validators }
+    }
+
+    /// As configured.
+    pub(crate) fn route(&self) -> &Route {
+        self.bound.route()
+    }
+
+    /// Its name.
+    pub(crate) fn id(&self) -> &RouteId {
+        &self.route().id
+    }
 }
 
 /// A target as the host needs it.
@@ -37,7 +84,11 @@ impl Live {
         let named = config.routes.iter().map(|(id, route)| (id.as_str().into(), route));
         let direct = config.direct.iter().map(|(name, route)| (name.clone(), route));
         // A named route wins over a direct one of the same name, so it comes last.
-        let routes = direct.chain(named).map(|(name, route)| (name, fleet.bind(route))).collect();
+        let bound = |(name, route): (Box<str>, &Arc<Route>)| {
+            let gates = gates(&route.contract);
+            (name, Arc::new(LiveRoute::bind(route, gates, fleet)))
+        };
+        let routes = direct.chain(named).map(bound).collect();
         let targets = config
             .targets
             .iter()
@@ -50,7 +101,7 @@ impl Live {
     }
 
     /// The route a client named.
-    pub(crate) fn route(&self, name: &str) -> Option<&BoundRoute> {
+    pub(crate) fn route(&self, name: &str) -> Option<&Arc<LiveRoute>> {
         self.routes.get(name)
     }
 
@@ -85,13 +136,13 @@ impl Target {
     }
 
     /// What the wire needs to adapt a request for it.
-    pub(crate) fn adapt(&self) -> Adapt<'_> {
+    pub(crate) fn adapt<'a>(&'a self, put: Put<'a>) -> Adapt<'a> {
         Adapt {
             dialect: self.spec.dialect,
             model: self.spec.id.model(),
             max_output: self.spec.max_output,
             ask_usage: self.ask_usage,
-            put: Put::plain(),
+            put,
         }
     }
 }
@@ -127,4 +178,14 @@ fn credentials(provider: &Provider) -> Vec<(HeaderName, HeaderValue)> {
         None => Some((header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?)),
     };
     provider.keys.iter().filter_map(header).collect()
+}
+
+/// A contract, compiled. The config has compiled it once already, so this does not fail.
+fn gates(contract: &Arc<Contract>) -> Arc<Gates> {
+    Arc::new(Gates::compile(contract).unwrap_or_else(|_| unreachable_gates(contract)))
+}
+
+fn unreachable_gates(contract: &Contract) -> Gates {
+    let plain = Arc::new(Contract::plain(&contract.name, contract.stream));
+    Gates::compile(&plain).unwrap_or_else(|_| unreachable!("a plain contract has nothing to compile"))
 }

@@ -5,21 +5,25 @@
 //! (the wire to a provider), [`reply_head`] (what the client is told). [`fleet_task`] drives what the calls share.
 
 mod admin;
+mod backstops;
 mod body;
 mod drive;
 mod exchange;
 mod feedback;
 mod fleet_task;
 mod idempotency;
+mod inner;
 mod intake;
 mod lanes;
 mod listen;
 mod live;
+mod notes;
 mod pool;
 mod reply_head;
 mod serve;
 mod store;
 mod upstream;
+mod validators;
 mod wakes;
 
 use crate::{

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response::Parts};
 use outlast_engine::RetryAdvice;
 use outlast_model::{
-    Failure, RequestId, TargetId, Usd,
-    record::{CallRecord, Outcome},
+    Brief, Failure, RequestId, TargetId, Usd,
+    policy::ToolMode,
+    record::{CallRecord, GaveUp},
 };
-use serde_json::json;
+use std::time::Duration;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-outlast-request-id");
 const TARGET: HeaderName = HeaderName::from_static("x-outlast-target");
@@ -26,29 +27,85 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 #[derive(Default)]
 pub(super) struct Told {
     /// Attempts begun.
-    pub(super) attempts: u8,
+    attempts: u8,
     /// The last one's target.
-    pub(super) target: Option<TargetId>,
+    target: Option<TargetId>,
     /// Why there was more than one.
-    pub(super) fallback_reason: Option<Failure>,
+    fallback_reason: Option<Failure>,
+    /// What the last one can do with tools.
+    tool_mode: ToolMode,
+    /// What its request is without already.
+    gave_up: Vec<&'static str>,
+}
+
+impl Told {
+    /// An attempt has begun. `full_tools`: what the model could do with tools at best.
+    pub(super) fn begin(
+        &mut self,
+        attempt: u8,
+        target: TargetId,
+        fallback_reason: Option<Failure>,
+        brief: &Brief,
+        full_tools: ToolMode,
+    ) {
+        self.attempts = attempt.saturating_add(1);
+        self.target = Some(target);
+        self.fallback_reason = fallback_reason;
+        self.tool_mode = brief.tool_mode;
+        self.gave_up.clear();
+        if brief.tool_mode > full_tools {
+            self.gave_up.push("tools");
+        }
+        if brief.shorten_to.is_some() {
+            self.gave_up.push("input");
+        }
+    }
 }
 
 /// The head of a stream, as far as things are known at its commit point.
 pub(super) fn stream(id: &RequestId, told: &Told) -> Parts {
     let (mut head, ()) = Response::new(()).into_parts();
     head.headers = common(id, told.attempts);
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    streams(&mut head.headers);
     set(&mut head.headers, TARGET, told.target.as_ref().map(TargetId::as_str));
     set(&mut head.headers, FALLBACK_REASON, told.fallback_reason.map(Failure::class));
+    if told.tool_mode != ToolMode::Full {
+        head.headers.insert(TOOL_MODE, HeaderValue::from_static(told.tool_mode.name()));
+    }
+    if !told.gave_up.is_empty() {
+        set(&mut head.headers, DEGRADED, Some(&told.gave_up.join(",")));
+    }
     head
 }
 
+/// The head of a stream of which everything is known: it was held back until now.
+pub(super) fn whole_stream(record: &CallRecord, status: StatusCode) -> Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    head.headers = settled(record);
+    streams(&mut head.headers);
+    head
+}
+
+fn streams(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+}
+
 /// A whole reply.
-pub(super) fn whole(record: &CallRecord, body: Bytes) -> Response<Bytes> {
+pub(super) fn whole(record: &CallRecord, status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
+    *response.status_mut() = status;
     *response.headers_mut() = settled(record);
     response
+}
+
+/// Says where and when a deferred answer is to be had.
+pub(super) fn promise(headers: &mut HeaderMap, location: Option<&str>, retry_after: Option<Duration>) {
+    set(headers, header::LOCATION, location);
+    if let Some(after) = retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
+    }
 }
 
 /// A typed error.
@@ -88,7 +145,11 @@ fn settled(record: &CallRecord) -> HeaderMap {
     set(&mut headers, TARGET, record.served_by.as_ref().map(TargetId::as_str));
     set(&mut headers, FALLBACK_REASON, record.first_failure().map(Failure::class));
     if record.degraded {
-        headers.insert(DEGRADED, HeaderValue::from_static("true"));
+        let names: Vec<&str> = record.gave_up.iter().map(GaveUp::name).collect();
+        set(&mut headers, DEGRADED, Some(&names.join(",")));
+    }
+    if record.tool_mode != ToolMode::Full {
+        headers.insert(TOOL_MODE, HeaderValue::from_static(record.tool_mode.name()));
     }
     if let Some(cost) = known_cost(record) {
         set(&mut headers, COST, Some(&nanos(cost)));
@@ -110,35 +171,4 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
     if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
         headers.insert(name, value);
     }
-}
-
-/// The `outlast` object, as JSON.
-pub(super) fn notes(record: &CallRecord) -> String {
-    let attempts: Vec<_> = record
-        .attempts
-        .iter()
-        .map(|attempt| {
-            json!({
-                "target": attempt.target,
-                "reason": attempt.reason,
-                "failure": attempt.failure.as_ref().map(|report| report.failure),
-                "decision": attempt.decision,
-                "ms": attempt.took_us / 1000,
-            })
-        })
-        .collect();
-    json!({
-        "request_id": record.request_id,
-        "route": record.route,
-        "target": record.served_by,
-        "complete": record.outcome == Outcome::Answered,
-        "degraded": record.degraded,
-        "tool_mode": "full",
-        "fallback_reason": record.first_failure().map(Failure::class),
-        "attempts": attempts,
-        "left_out": record.left_out,
-        "latency_ms": record.latency_us / 1000,
-        "cost_usd": known_cost(record),
-    })
-    .to_string()
 }

@@ -6,6 +6,7 @@ use super::{
     body::{Out, Outlet, ReplyBody},
     drive::{Driver, Facts},
     feedback,
+    idempotency::{self, Entry},
     intake::{self, Unread},
     live::Live,
     reply_head,
@@ -14,15 +15,17 @@ use crate::{
     config::KeyHash,
     telemetry::{TraceContext, client_text},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use outlast_engine::{Ask, RetryAdvice};
 use outlast_model::{
     RequestId, TargetId,
-    policy::{Dialect, Ranking, Route},
+    policy::{Dialect, Keep, Ranking, Route},
+    record::WorkflowState,
 };
 use outlast_wire::{
-    Inbound,
+    Inbound, RequestError,
     error::{self, Refused},
 };
 use std::{convert::Infallible, future::poll_fn, sync::Arc, task::Poll, time::Duration};
@@ -77,7 +80,7 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
         (&Method::POST, "/v1/feedback") => feedback::answer(&shared, &request_id, request).await,
         _ => admin::answer(&shared, &request_id, request).await,
     };
-    Ok(answered.unwrap_or_else(|denial| denied(&shared, dialect, &request_id, denial)))
+    Ok(answered.unwrap_or_else(|denial| refusal(&shared, dialect, &request_id, denial).map(ReplyBody::from)))
 }
 
 /// The dialect errors are told in: of the path, else of the client's headers.
@@ -89,10 +92,11 @@ fn spoken(path: &str, headers: &HeaderMap) -> Dialect {
     }
 }
 
-fn denied(shared: &Shared, dialect: Dialect, id: &RequestId, denial: Denial) -> Response<ReplyBody> {
+/// The typed error of a request that gets no further.
+pub(super) fn refusal(shared: &Shared, dialect: Dialect, id: &RequestId, denial: Denial) -> Response<Bytes> {
     count(shared, denial.why);
     let reply = error::refused(dialect, denial.why, &denial.message, denial.param, id.as_str());
-    let mut response = Response::new(ReplyBody::from(reply.body));
+    let mut response = Response::new(reply.body);
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_REQUEST);
     *response.headers_mut() = reply_head::common(id, 0);
     reply_head::advise(response.headers_mut(), denial.retry);
@@ -161,35 +165,32 @@ async fn call(
         }
     };
     let (body, held) = intake::read(shared, &live.config.server, &head.headers, body).await.map_err(unread)?;
-    let inbound = Inbound::parse(dialect, body)
-        .map_err(|error| Denial { param: error.param, ..Denial::new(Refused::BadRequest, error.message) })?;
+    let inbound = Inbound::parse(dialect, body).map_err(unreadable)?;
     let started = shared.clock.wall();
     let inbound = Arc::new(inbound.received_at(u64::try_from(started.0 / 1000).unwrap_or_default()));
     let route = live.route(inbound.model()).ok_or_else(|| no_route(&live, inbound.model()))?.clone();
-    let trace = TraceContext::accept(text(&head.headers, &named::TRACEPARENT), &shared.clock);
-    let tracestate = trace.tracestate(text(&head.headers, &named::TRACESTATE));
-    let facts = Facts {
-        request_id: request_id.clone(),
-        route: route.route().id.clone(),
-        trace,
-        tracestate: tracestate.and_then(|state| http::HeaderValue::from_str(state).ok()),
-        task_id: text(&head.headers, &named::TASK).and_then(client_text),
-        workflow_step: text(&head.headers, &named::STEP).and_then(client_text),
-        tenant_hash: caller.0.map(|key| key.short()),
-        started,
-        primary: primary(route.route()),
-        trace_full: text(&head.headers, &named::TRACE) == Some("full"),
-        passed: passed(&head.headers),
-    };
+    let state = state(&inbound, &head.headers, route.route())?;
     let ask = Ask {
         id: shared.next_call_id(),
-        route,
+        route: route.bound.clone(),
         needs: inbound.needs(),
         deadline: deadline(&head.headers)?,
         seed: shared.clock.seed(),
     };
+    let facts = facts(shared, request_id, &head.headers, caller, route.route(), state);
+    let ticket = match head.headers.get(&idempotency::KEY) {
+        None => None,
+        Some(key) => {
+            let path = head.uri.path();
+            match idempotency::enter(shared, facts.tenant_hash.as_deref(), key, path, &inbound).await? {
+                Entry::Go(ticket) => Some(ticket),
+                Entry::Answer(response) => return Ok(response),
+            }
+        }
+    };
     // Boxed on its own: the future that runs it would otherwise hold it twice over, and be moved whole.
-    let mut driver = Box::new(Driver::new(shared.clone(), live, ask, inbound, facts));
+    let driver = Driver::new(shared.clone(), live, route, ask, inbound, facts);
+    let mut driver = Box::new(driver.with_ticket(ticket));
     let outlet = Outlet::new();
     let driving = Box::pin({
         let outlet = outlet.clone();
@@ -199,6 +200,35 @@ async fn call(
         }
     });
     Ok(head_of(driving, outlet).await)
+}
+
+/// What the headers tell of a call.
+fn facts(
+    shared: &Shared,
+    request_id: &RequestId,
+    headers: &HeaderMap,
+    caller: Caller,
+    route: &Route,
+    state: Option<WorkflowState>,
+) -> Facts {
+    let trace = TraceContext::accept(text(headers, &named::TRACEPARENT), &shared.clock);
+    let tracestate = trace.tracestate(text(headers, &named::TRACESTATE));
+    Facts {
+        request_id: request_id.clone(),
+        trace,
+        tracestate: tracestate.and_then(|state| http::HeaderValue::from_str(state).ok()),
+        task_id: text(headers, &named::TASK).and_then(client_text),
+        workflow_step: state.as_ref().and_then(|state| client_text(state.step.as_deref()?)),
+        tenant_hash: caller.0.map(|key| key.short()),
+        started: shared.clock.wall(),
+        primary: primary(route),
+        trace_full: text(headers, &named::TRACE) == Some("full"),
+        passed: passed(headers),
+        state,
+        gave_up: None,
+        parent: None,
+        depth: 0,
+    }
 }
 
 /// Drives a call until it has a head, and makes the rest of it the body.
@@ -299,7 +329,7 @@ pub(super) fn unread(unread: Unread) -> Denial {
 }
 
 /// The target that ranks first as long as it is healthy; where weights, latency or cost rank, there is none.
-fn primary(route: &Route) -> Option<TargetId> {
+pub(super) fn primary(route: &Route) -> Option<TargetId> {
     let first = route.targets.first().filter(|_| route.ranking == Ranking::Order);
     first.map(|first| first.target.clone())
 }
@@ -313,6 +343,34 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
             "Header `x-outlast-deadline-ms` must be a whole number of milliseconds above zero.",
         )),
     }
+}
+
+/// Where the workflow stands, as the request says; `x-outlast-step` says the same as `outlast.state.step`.
+fn state(inbound: &Inbound, headers: &HeaderMap, route: &Route) -> Result<Option<WorkflowState>, Denial> {
+    let told = inbound.outlast().map_err(unreadable)?;
+    let mut state = told.state.clone();
+    if let Some(step) = text(headers, &named::STEP).and_then(client_text) {
+        state.get_or_insert_default().step.get_or_insert(step);
+    }
+    let known = state.as_ref();
+    let is_missing = |keep: &&Keep| match keep {
+        Keep::Step => known.is_none_or(|state| state.step.is_none()),
+        Keep::RetryCount => known.is_none_or(|state| state.retry_count.is_none()),
+        Keep::BudgetUsed => known.is_none_or(|state| state.budget_used.is_none()),
+        // Kept by what is sent, not by what is told.
+        Keep::ToolResults => false,
+    };
+    let missing: Vec<String> =
+        route.contract.keeps.iter().filter(is_missing).map(|keep| format!("`outlast.state.{}`", keep.name())).collect();
+    if missing.is_empty() {
+        return Ok(state);
+    }
+    let message = format!("This route keeps the workflow's state: send {} with the request.", missing.join(", "));
+    Err(Denial { param: Some("outlast.state"), ..Denial::new(Refused::BadRequest, message) })
+}
+
+fn unreadable(error: RequestError) -> Denial {
+    Denial { param: error.param, ..Denial::new(Refused::BadRequest, error.message) }
 }
 
 fn passed(headers: &HeaderMap) -> Vec<(HeaderName, http::HeaderValue)> {
