@@ -1,14 +1,21 @@
 //! A request made ready for one target: the client's own bytes with the listed edits where the dialect is the same,
 //! written anew from the hub form where it is not.
 
-use crate::{anthropic, crossing, inbound::Inbound, json::Writer, openai_chat};
+use crate::{
+    anthropic, crossing,
+    inbound::Inbound,
+    json::{Fields, Writer},
+    openai_chat,
+    put::Changes,
+    splice::Splice,
+};
 use bytes::Bytes;
 use outlast_model::{
     Brief,
     policy::{Ability, Contract, Dialect, StreamContract},
     turn::Part,
 };
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 /// What an adaptation is for.
 #[derive(Clone, Copy, Debug)]
@@ -80,16 +87,15 @@ pub struct Unsupported {
     pub features: Vec<&'static str>,
 }
 
-/// An edit of the body: these bytes are replaced by those.
-type Edit = (std::ops::Range<usize>, Bytes);
-
 impl Inbound {
     /// Makes it ready for a target.
     /// # Errors
-    /// When the target's dialect cannot say what this request says.
+    /// When the target's dialect cannot say what this request says, or it cannot be made as short as the brief wants.
     pub fn adapt(&self, to: &Adapt<'_>) -> Result<Adapted, Unsupported> {
-        if to.dialect == self.dialect() && !self.has_unsigned_thoughts() {
-            return Ok(self.splice(to));
+        let changes = (!to.put.is_plain()).then(|| Changes::of(self, to));
+        let rewritten = self.has_unsigned_thoughts() || changes.as_ref().is_some_and(Changes::rewrites_turns);
+        if to.dialect == self.dialect() && !rewritten {
+            return Ok(self.splice(to, changes.as_ref()));
         }
         let hub = self.hub().map_err(|_| Unsupported { features: vec![crossing::UNREADABLE] })?;
         if to.dialect != self.dialect() {
@@ -98,65 +104,59 @@ impl Inbound {
                 return Err(Unsupported { features });
             }
         }
+        let mut changed = Cow::Borrowed(hub);
+        if let Some(changes) = &changes {
+            changes.apply(changed.to_mut())?;
+        }
         let body = match to.dialect {
-            Dialect::OpenaiChat => openai_chat::encode_request(hub, to),
-            Dialect::Anthropic => anthropic::encode_request(hub, to),
+            Dialect::OpenaiChat => openai_chat::encode_request(&changed, to, self.own_limit_name()),
+            Dialect::Anthropic => anthropic::encode_request(&changed, to),
         };
-        let strip_usage = to.dialect == Dialect::OpenaiChat
-            && self.dialect() == Dialect::OpenaiChat
-            && self.stream()
-            && to.ask_usage
-            && !self.wants_usage();
+        let strip_usage = to.dialect == Dialect::OpenaiChat && self.asks_usage_for(to);
         Ok(Adapted { body: vec![body.into()], adapted: true, strip_usage })
     }
 
-    /// The client's own body with the listed edits: `model`, and a usage chunk asked for on an OpenAI stream.
-    fn splice(&self, to: &Adapt<'_>) -> Adapted {
-        let mut edits: Vec<Edit> = Vec::with_capacity(2);
-        if to.model != self.model()
-            && let Some(field) = self.field("model")
-        {
-            let mut model = Writer::default();
-            model.str(to.model);
-            edits.push((field.value.clone(), model.finish().into()));
-        }
-        let strip_usage = self.dialect() == Dialect::OpenaiChat && self.stream() && to.ask_usage && !self.wants_usage();
-        if strip_usage && let Some(edit) = self.ask_usage() {
-            edits.push(edit);
-        }
-        edits.sort_by_key(|(span, _)| span.start);
-        let mut body = Vec::with_capacity(2 * edits.len() + 1);
-        let mut from = 0;
-        for (span, new) in edits {
-            body.push(self.body().slice(from..span.start));
-            body.push(new);
-            from = span.end;
-        }
-        body.push(self.body().slice(from..));
-        Adapted { body, adapted: false, strip_usage }
+    /// Whether the usage chunk has to be asked for, unasked by the client.
+    fn asks_usage_for(&self, to: &Adapt<'_>) -> bool {
+        self.dialect() == Dialect::OpenaiChat && self.stream() && to.ask_usage && !self.wants_usage()
     }
 
-    /// The edit that adds `stream_options.include_usage`, keeping the other options as they are.
-    fn ask_usage(&self) -> Option<Edit> {
-        let mut new = Writer::default();
-        match self.field("stream_options") {
-            Some(field) if self.body()[field.value.clone()].starts_with(b"{") => {
-                let mut options =
-                    serde_json::from_slice::<crate::json::Fields<'_>>(&self.body()[field.value.clone()]).ok()?;
-                options.raw("include_usage");
-                new.open(b'{').key("include_usage").plain(true).extra(&options.rest()).close(b'}');
-                Some((field.value.clone(), new.finish().into()))
-            }
-            Some(field) => {
-                new.raw(r#"{"include_usage":true}"#);
-                Some((field.value.clone(), new.finish().into()))
-            }
-            None => {
-                // The object is not empty (it has a model), so a comma is right before its closing brace.
-                let end = self.body().iter().rposition(|&byte| byte == b'}')?;
-                Some((end..end, Bytes::from_static(br#","stream_options":{"include_usage":true}"#)))
+    /// What an OpenAI client calls the output limit, if it set one.
+    fn own_limit_name(&self) -> Option<&'static str> {
+        let said =
+            |name: &&str| self.dialect() == Dialect::OpenaiChat && self.value(name).is_some_and(|it| it != "null");
+        ["max_completion_tokens", "max_tokens"].into_iter().find(said)
+    }
+
+    /// The client's own body with the listed edits: `model`, a usage chunk asked for on an OpenAI stream, the `outlast`
+    /// object taken out, and what the brief and the contract change.
+    fn splice(&self, to: &Adapt<'_>, changes: Option<&Changes<'_>>) -> Adapted {
+        let mut splice = Splice::new(self);
+        if to.model != self.model() {
+            let mut model = Writer::default();
+            model.str(to.model);
+            splice.set("model", model.finish());
+        }
+        let strip_usage = self.asks_usage_for(to);
+        if strip_usage {
+            match self.value("stream_options") {
+                Some(options) => splice.set("stream_options", with_usage(options)),
+                None => splice.add(Bytes::from_static(br#","stream_options":{"include_usage":true}"#)),
             }
         }
+        splice.remove("outlast");
+        let before = splice.len();
+        for (name, value) in changes.map(Changes::fields).unwrap_or_default() {
+            match value {
+                Some(value) => splice.set(name, value.into_bytes()),
+                None => splice.remove(name),
+            }
+        }
+        if let Some(messages) = changes.and_then(Changes::more_messages) {
+            splice.append_to_list("messages", messages);
+        }
+        let adapted = splice.len() > before;
+        Adapted { body: splice.finish(), adapted, strip_usage }
     }
 
     /// Thoughts without a signature can only be ones we made of another vendor's reasoning in an earlier reply.
@@ -172,4 +172,13 @@ impl Inbound {
                 parts.any(|part| matches!(part, Part::Reasoning { signature, .. } if signature.as_deref().is_none_or(str::is_empty)))
             })
     }
+}
+
+/// `stream_options` with `include_usage`, the other options as they are.
+fn with_usage(options: &str) -> Vec<u8> {
+    let mut options = serde_json::from_str::<Fields<'_>>(options).unwrap_or_default();
+    options.raw("include_usage");
+    let mut new = Writer::default();
+    new.open(b'{').key("include_usage").plain(true).extra(&options.rest()).close(b'}');
+    new.finish()
 }

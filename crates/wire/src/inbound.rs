@@ -191,8 +191,8 @@ impl Inbound {
             },
             input_tokens: self.input_tokens(),
             max_output_tokens: self.number("max_completion_tokens").or_else(|| self.number("max_tokens")),
-            provider_effects: false,
-            budget: None,
+            provider_effects: self.has_provider_effects(hub),
+            budget: self.outlast().ok().and_then(|outlast| outlast.budget),
             cannot_carry: Default::default(),
         };
         for to in Dialect::ALL {
@@ -209,9 +209,9 @@ impl Inbound {
     }
 
     fn estimate_input(&self) -> u32 {
-        let attached = u32::try_from(self.scan.attachment_bytes / 4).unwrap_or(u32::MAX);
-        let images = self.scan.images.max(u32::from(attached > 0)).saturating_mul(tokens::IMAGE_TOKENS);
-        tokens::estimate(&self.body).saturating_sub(attached).saturating_add(images)
+        // It goes nowhere.
+        let own = self.value("outlast").map_or(0, |value| tokens::estimate(value.as_bytes()));
+        input_estimate(&self.body, &self.scan).saturating_sub(own)
     }
 
     /// Whether an OpenAI client asked for the usage chunk.
@@ -289,6 +289,16 @@ impl Inbound {
     pub(crate) fn number(&self, name: &str) -> Option<u32> {
         self.value(name).and_then(|value| value.parse().ok())
     }
+}
+
+/// The estimated tokens of some JSON: text by script, attachments as images, escapes as what they stand for.
+pub(crate) fn input_estimate(json: &[u8], scan: &Scan) -> u32 {
+    let attached = u32::try_from(scan.attachment_bytes / 4).unwrap_or(u32::MAX);
+    let images = scan.images.max(u32::from(attached > 0)).saturating_mul(tokens::IMAGE_TOKENS);
+    tokens::estimate(json)
+        .saturating_sub(scan.escape_savings.div_ceil(60))
+        .saturating_sub(attached)
+        .saturating_add(images)
 }
 
 fn has_images(hub: &Request) -> bool {

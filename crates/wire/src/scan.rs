@@ -4,6 +4,7 @@
 //! read once. The grammar of numbers and escapes is left to whoever parses the value: a body that is broken only
 //! there goes to the provider as it is, who says so.
 
+use crate::tokens;
 use memchr::memchr2;
 use std::ops::Range;
 
@@ -23,6 +24,8 @@ pub(crate) struct Scan {
     pub(crate) attachment_bytes: usize,
     /// Images, by URL or in base64, as far as their `type` tells.
     pub(crate) images: u32,
+    /// Sixtieths of a token by which `\uXXXX` escapes weigh less than their bytes.
+    pub(crate) escape_savings: u32,
     /// The role of the last message.
     pub(crate) last_role: Option<Range<usize>>,
 }
@@ -269,6 +272,10 @@ impl Scanner<'_> {
             if self.body[hit] == b'"' {
                 self.at = hit + 1;
                 return Ok(start..hit);
+            }
+            if self.body.get(hit + 1) == Some(&b'u') {
+                let saved = tokens::escape_saving(self.body.get(hit + 2).copied().unwrap_or_default());
+                self.scan.escape_savings = self.scan.escape_savings.saturating_add(saved);
             }
             at = self.body.len().min(hit + 2);
         }

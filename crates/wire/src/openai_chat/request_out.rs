@@ -6,8 +6,9 @@ use outlast_model::{
     turn::{ImageSource, OutputFormat, Part, Request, Role, Tool, ToolCall, ToolChoice, Turn},
 };
 
-/// Writes a request for a target. What the dialect cannot say has been refused before.
-pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>) -> Vec<u8> {
+/// Writes a request for a target. What the dialect cannot say has been refused before. `limit`: what the client calls the
+/// output limit, if it speaks this dialect and has said.
+pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>, limit: Option<&str>) -> Vec<u8> {
     let own = request.origin == Dialect::OpenaiChat;
     let mut w = Writer::default();
     w.open(b'{').key("model").str(to.model);
@@ -16,8 +17,8 @@ pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>) -> Vec<u8> {
         messages(turn, own, &mut w);
     }
     w.close(b']');
-    if let Some(limit) = request.max_output_tokens {
-        w.key(limit_name(to.model)).plain(limit);
+    if let Some(tokens) = request.max_output_tokens {
+        w.key(limit.unwrap_or_else(|| limit_name(to.model))).plain(tokens);
     }
     for (name, value) in [("temperature", request.temperature), ("top_p", request.top_p)] {
         if let Some(value) = value {
@@ -51,7 +52,7 @@ pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>) -> Vec<u8> {
 
 /// OpenAI's reasoning models know only the new name of the limit and most imitators only the old one; all of OpenAI's
 /// own models take the new one, so its model names decide.
-fn limit_name(model: &str) -> &'static str {
+pub(crate) fn limit_name(model: &str) -> &'static str {
     let name = model.rsplit('/').next().unwrap_or(model);
     let reasoning = name.strip_prefix('o').is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()));
     let gpt = (name.starts_with("gpt-") && !name.starts_with("gpt-oss")) || name.starts_with("chatgpt-");
@@ -224,7 +225,7 @@ fn content(parts: Vec<&Part>, w: &mut Writer) {
 }
 
 /// The texts of some parts, joined.
-pub(super) fn joined(parts: &[Part], with: &str) -> String {
+pub(crate) fn joined(parts: &[Part], with: &str) -> String {
     joined_refs(&parts.iter().collect::<Vec<_>>(), with)
 }
 
