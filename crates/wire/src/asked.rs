@@ -189,3 +189,129 @@ fn unknown(param: &'static str, name: &str, known: &str) -> RequestError {
     let name: String = name.chars().filter(|letter| !letter.is_control()).take(64).collect();
     RequestError { message: format!("`{param}.{name}` is unknown. Give {known}, or leave it out."), param: Some(param) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_model::policy::Dialect;
+    use serde_json::json;
+
+    fn asks(outlast: Value) -> Inbound {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "outlast": outlast});
+        Inbound::parse(Dialect::OpenaiChat, body.to_string().into()).unwrap()
+    }
+
+    #[test]
+    fn everything_it_may_hold_is_read() {
+        let inbound = asks(json!({
+            "sources": ["a", {"id": "b", "text": "whatever"}],
+            "state": {"step": "refund", "retry_count": 2, "budget_used_usd": 0.5},
+            "budget_usd": 0.01,
+            "confirm": "TOKEN",
+        }));
+        let outlast = inbound.outlast().unwrap();
+        assert_eq!(*outlast.sources, ["a".into(), "b".into()]);
+        let state = outlast.state.as_ref().unwrap();
+        assert_eq!((state.step.as_deref(), state.retry_count), (Some("refund"), Some(2)));
+        assert_eq!(state.budget_used, Some(Usd::from_nanos(500_000_000)));
+        assert_eq!(outlast.budget, Some(Usd::from_nanos(10_000_000)));
+        assert_eq!(outlast.confirm.as_deref(), Some("TOKEN"));
+        assert_eq!(inbound.needs().budget, outlast.budget);
+        assert_eq!(inbound.at("outlast.sources.1.id"), Some("b".into()));
+        for nothing in [json!(null), json!({}), json!({"sources": null, "state": null, "confirm": null})] {
+            assert_eq!(asks(nothing).outlast(), Ok(&OutlastObject::default()));
+        }
+    }
+
+    #[test]
+    fn what_it_may_not_hold_is_refused_with_its_place_and_a_remedy() {
+        let many: Vec<String> = (0..=SOURCES_MAX).map(|at| at.to_string()).collect();
+        for (outlast, param, says) in [
+            (json!(5), "outlast", "`outlast` must be an object."),
+            (
+                json!({"budget": 1}),
+                "outlast",
+                "`outlast.budget` is unknown. Give `sources`, `state`, `budget_usd` or `confirm`, or leave it out.",
+            ),
+            (json!({"state": {"try": 1}}), "outlast.state", "`outlast.state.try` is unknown."),
+            (json!({"state": []}), "outlast.state", "must be an object"),
+            (json!({"state": {"step": ""}}), "outlast.state.step", "non-empty string"),
+            (json!({"state": {"retry_count": -1}}), "outlast.state.retry_count", "a whole number, 0 or more"),
+            (json!({"state": {"budget_used_usd": "1"}}), "outlast.state.budget_used_usd", "dollars"),
+            (json!({"budget_usd": -0.1}), "outlast.budget_usd", "a number of dollars, 0 or more"),
+            (json!({"confirm": 7}), "outlast.confirm", "non-empty string"),
+            (json!({"confirm": "x".repeat(513)}), "outlast.confirm", "at most 512 bytes"),
+            (json!({"sources": {}}), "outlast.sources", "a list of ids"),
+            (json!({"sources": [7]}), "outlast.sources", "a list of ids"),
+            (json!({"sources": [{"name": "a"}]}), "outlast.sources", "an `id`"),
+            (json!({"sources": ["a", {"id": "a"}]}), "outlast.sources", "twice"),
+            (json!({"sources": many}), "outlast.sources", "at most 1000 sources"),
+        ] {
+            let error = asks(outlast.clone()).outlast().unwrap_err();
+            assert_eq!(error.param, Some(param), "{outlast}");
+            assert!(error.message.contains(says), "{}", error.message);
+        }
+        let body = r#"{"model":"m","messages":[{}],"outlast":{"confirm":"a","confirm":"b"}}"#;
+        let twice = Inbound::parse(Dialect::OpenaiChat, body.into()).unwrap();
+        assert!(twice.outlast().unwrap_err().message.contains("each field once"));
+    }
+
+    #[test]
+    fn a_path_leads_to_a_value_or_nowhere() {
+        let body =
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"a":{"b":[1,{"c":null,"d":"e"}]},"n":1.2.3}"#;
+        let inbound = Inbound::parse(Dialect::OpenaiChat, body.into()).unwrap();
+        for (path, value) in [
+            ("model", json!("m")),
+            ("a.b.0", json!(1)),
+            ("a.b.1.d", json!("e")),
+            ("a.b.1.c", json!(null)),
+            ("a.b.2", json!(null)),
+            ("a.x", json!(null)),
+            ("a.b.0.c", json!(null)),
+            ("n", json!(null)),
+            ("", json!(null)),
+            ("a..b", json!(null)),
+        ] {
+            assert_eq!(inbound.at(path).unwrap_or_default(), value, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_last_user_text_is_what_the_user_said_last() {
+        for (dialect, messages, text) in [
+            (
+                Dialect::OpenaiChat,
+                json!([{"role": "user", "content": "one"}, {"role": "user", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": "three"}]}, {"role": "assistant", "content": "four"}]),
+                Some("two\nthree"),
+            ),
+            (
+                Dialect::Anthropic,
+                json!([{"role": "user", "content": "one"}, {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "t", "input": {}}]}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "42"}]}]),
+                Some("one"),
+            ),
+            (Dialect::OpenaiChat, json!([{"role": "system", "content": "one"}]), None),
+            (Dialect::OpenaiChat, json!([{"role": "nobody", "content": "one"}]), None),
+        ] {
+            let body = json!({"model": "m", "max_tokens": 1, "messages": messages});
+            let inbound = Inbound::parse(dialect, body.to_string().into()).unwrap();
+            assert_eq!(inbound.last_user_text().as_deref(), text);
+        }
+    }
+
+    #[test]
+    fn escapes_and_the_outlast_object_count_for_what_they_are() {
+        let tokens = |text: &str, outlast: &str| {
+            let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]{outlast}}}"#);
+            Inbound::parse(Dialect::OpenaiChat, body.into()).unwrap().input_tokens()
+        };
+        let frame = tokens("", "");
+        for word in ["Привет", "四文字だ", "🎈", "é"] {
+            let escaped: String = word.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            let (plain, escaped) = (tokens(&word.repeat(100), "") - frame, tokens(&escaped.repeat(100), "") - frame);
+            assert!(plain.abs_diff(escaped) <= 1, "{word}: {plain} and {escaped}");
+        }
+        let sources = format!(r#","outlast":{{"sources":["{}"]}}"#, "x".repeat(400));
+        assert!(tokens("", &sources) - frame < 5);
+    }
+}

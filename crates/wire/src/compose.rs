@@ -136,3 +136,131 @@ pub fn stream(client: &Inbound, said: &Said) -> (Bytes, Bytes) {
     }
     (frames.into(), end.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{StreamReader, note, reply};
+    use serde_json::Value;
+
+    fn client(dialect: Dialect, stream: bool) -> Inbound {
+        let more = if stream { r#","stream":true,"stream_options":{"include_usage":true}"# } else { "" };
+        let body = format!(r#"{{"model":"route","max_tokens":9,"messages":[{{"role":"user","content":"x"}}]{more}}}"#);
+        Inbound::parse(dialect, body.into()).unwrap().received_at(1_790_000_000)
+    }
+
+    fn said(text: &str, tools: &[&str], finish: Finish) -> Said {
+        let usage = Usage { input_tokens: 12, output_tokens: 3, ..Usage::default() };
+        let called = |name: &&str| Called {
+            id: format!("id_{name}"),
+            name: name.to_string(),
+            arguments: r#"{"a":"\n"}"#.into(),
+        };
+        Said { tool_calls: tools.iter().map(called).collect(), finish, usage, ..Said::text("msg_1", "route", text) }
+    }
+
+    fn examples() -> Vec<Said> {
+        vec![
+            said("Hello \"there\".\n", &[], Finish::Stop),
+            said("", &[], Finish::Stop),
+            said("Let me see.", &["search", "refund"], Finish::ToolCalls),
+            said("", &["search"], Finish::ToolCalls),
+            said("cut", &[], Finish::Length),
+        ]
+    }
+
+    #[test]
+    fn a_composed_reply_reads_back_as_what_was_said() {
+        for dialect in Dialect::ALL {
+            for said in examples() {
+                let client = client(dialect, false);
+                let body = whole(&client, &said);
+                assert_eq!(reply::read(dialect, &client, body.clone()).unwrap().said(), said, "{dialect:?}");
+                let noted = note::in_body(body, r#"{"saved":true}"#);
+                assert_eq!(reply::read(dialect, &client, noted.clone()).unwrap().said(), said);
+                assert_eq!(serde_json::from_slice::<Value>(&noted).unwrap()["outlast"]["saved"], true);
+            }
+        }
+    }
+
+    #[test]
+    fn a_composed_stream_reads_back_as_what_was_said_and_ends_in_its_terminal_part() {
+        for dialect in Dialect::ALL {
+            for said in examples() {
+                let client = client(dialect, true);
+                let (frames, end) = stream(&client, &said);
+                let noted = note::in_terminal(dialect, end.clone(), r#"{"saved":true}"#);
+                assert_ne!(noted, end);
+                for end in [end, noted] {
+                    let mut reader = StreamReader::new(dialect, &client, false, true);
+                    let mut pieces = Vec::new();
+                    reader.push(frames.clone(), &mut pieces).unwrap();
+                    assert!(!reader.terminal_seen());
+                    reader.push(end, &mut pieces).unwrap();
+                    reader.end(&mut pieces).unwrap();
+                    assert_eq!(reader.said(), said, "{dialect:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_of_the_other_dialect_is_told_as_it_was_said() {
+        for (upstream, dialect) in
+            [(Dialect::OpenaiChat, Dialect::Anthropic), (Dialect::Anthropic, Dialect::OpenaiChat)]
+        {
+            for said in examples() {
+                let asks = client(dialect, false);
+                let body = whole(&client(upstream, false), &said);
+                assert_eq!(reply::read(upstream, &asks, body).unwrap().said(), said);
+                let asks = client(dialect, true);
+                let (frames, end) = stream(&client(upstream, true), &said);
+                let mut reader = StreamReader::new(upstream, &asks, false, true);
+                let mut pieces = Vec::new();
+                reader.push(frames, &mut pieces).unwrap();
+                reader.push(end, &mut pieces).unwrap();
+                assert_eq!(reader.said(), said);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stored_reply_is_the_same_when_it_comes_back() {
+        for said in examples() {
+            assert_eq!(serde_json::from_str::<Said>(&serde_json::to_string(&said).unwrap()).unwrap(), said);
+        }
+    }
+
+    #[test]
+    fn the_frames_are_those_the_official_clients_wait_for() {
+        let events = |bytes: &[u8], start: &str| {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            text.lines().filter_map(|line| Some(line.strip_prefix(start)?.to_owned())).collect::<Vec<_>>()
+        };
+        let said = said("Hello.", &["search"], Finish::ToolCalls);
+        let (frames, end) = stream(&client(Dialect::Anthropic, true), &said);
+        assert_eq!(
+            events(&[frames, end].concat(), "event: "),
+            [
+                "message_start",
+                "content_block_start",
+                "content_block_delta",
+                "content_block_stop",
+                "content_block_start",
+                "content_block_delta",
+                "content_block_stop",
+                "message_delta",
+                "message_stop"
+            ]
+        );
+        let unasked =
+            Inbound::parse(Dialect::OpenaiChat, r#"{"model":"m","stream":true,"messages":[{}]}"#.into()).unwrap();
+        for (client, usage_chunks) in [(client(Dialect::OpenaiChat, true), 1), (unasked, 0)] {
+            let (frames, end) = stream(&client, &said);
+            let data = events(&[frames, end].concat(), "data: ");
+            assert!(data[0].contains(r#""role":"assistant""#) && data.last().unwrap() == "[DONE]");
+            assert_eq!(data.iter().filter(|chunk| chunk.contains(r#""choices":[],"usage""#)).count(), usage_chunks);
+            assert_eq!(data.iter().filter(|chunk| chunk.contains(r#""finish_reason":"tool_calls""#)).count(), 1);
+        }
+    }
+}

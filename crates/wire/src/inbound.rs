@@ -191,6 +191,7 @@ impl Inbound {
             },
             input_tokens: self.input_tokens(),
             max_output_tokens: self.number("max_completion_tokens").or_else(|| self.number("max_tokens")),
+            more_choices: self.choices() - 1,
             provider_effects: self.has_provider_effects(hub),
             budget: self.outlast().ok().and_then(|outlast| outlast.budget),
             cannot_carry: Default::default(),

@@ -246,6 +246,8 @@ pub struct Needs {
     pub input_tokens: u32,
     /// The request's own output limit.
     pub max_output_tokens: Option<u32>,
+    /// How many replies beyond the first it asks for (OpenAI's `n`). Each may be as long as the limit, and each is paid.
+    pub more_choices: u32,
     /// The request names tools that the provider itself runs: it may not be sent twice at once.
     pub provider_effects: bool,
     /// The most the client lets this call cost; the tier's cap holds if it is lower.
