@@ -5,6 +5,7 @@
 
 mod beside;
 mod deliver;
+mod voting;
 
 use super::{
     Shared,
@@ -32,6 +33,7 @@ use outlast_model::{
 use outlast_wire::Inbound;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::Notify;
+use voting::Voting;
 
 /// While a stream's client waits for its first output, a comment is sent this often, so that proxies between do not
 /// cut the connection. The first one commits the status line: errors after it travel inside the stream.
@@ -82,7 +84,9 @@ pub(super) struct Driver {
     lanes: Lanes,
     /// What the call waits for beside its exchanges.
     beside: Option<Waiting>,
-    /// What a backstop has ready.
+    /// The vote that decides it, if one does.
+    voting: Option<Box<Voting>>,
+    /// What a backstop or a vote has ready.
     prepared: Option<Prepared>,
     /// The right to execute the call of an idempotency key.
     ticket: Option<Ticket>,
@@ -123,8 +127,10 @@ impl Driver {
         if !facts.is_part() {
             shared.telemetry.metrics().calls_in_flight.add(1);
         }
+        let now = shared.clock.mono();
+        let voting = Voting::of(&route, &facts, &ask, now);
         let ask_id = ask.id;
-        let call = Call::new(ask, shared.clock.mono());
+        let call = Call::new(ask, now);
         Driver {
             shared,
             live,
@@ -136,6 +142,7 @@ impl Driver {
             facts,
             lanes: Lanes::default(),
             beside: None,
+            voting,
             prepared: None,
             ticket: None,
             timer: None,
@@ -165,7 +172,7 @@ impl Driver {
 
     /// Drives a client's call to its end.
     pub(super) async fn run(&mut self, outlet: &Outlet<Out>) {
-        self.feed(Event::Admit);
+        self.begin();
         let mut keep_alive = self.inbound.stream().then(|| Box::pin(clock::sleep(KEEP_ALIVE)));
         loop {
             self.perform();
@@ -198,7 +205,7 @@ impl Driver {
 
     /// Drives a call that no client waits for to its end.
     pub(super) async fn answer(&mut self) -> Answered {
-        self.feed(Event::Admit);
+        self.begin();
         loop {
             self.perform();
             if let Some(answered) = self.answered() {
@@ -315,6 +322,7 @@ impl Driver {
     }
 
     fn settle(&mut self, settled: Settlement) {
+        let settled = self.with_votes(settled);
         self.record = Some(Box::new(self.written(settled)));
         self.settled = true;
     }
@@ -348,7 +356,7 @@ impl Driver {
             tool_mode: settled.tool_mode,
             backstop: settled.backstop,
             confidence: settled.confidence,
-            agreement: None,
+            agreement: self.agreement(),
             tier: Some(route.tier.name.clone()),
             risk: route.risk.clone(),
             state: facts.state.clone(),
@@ -384,6 +392,8 @@ impl Drop for Driver {
         if !self.facts.is_part() {
             self.shared.telemetry.metrics().calls_in_flight.add(-1);
         }
+        // Judges and votes settle first: they are part of what this call took.
+        self.beside = None;
         if !self.settled {
             self.feed(Event::ClientGone);
             self.perform();

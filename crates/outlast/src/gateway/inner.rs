@@ -13,7 +13,7 @@ use outlast_model::{
     FailureReport, RequestId, Usd,
     record::{CallRecord, Parent, Role, WorkflowState},
 };
-use outlast_wire::{Inbound, compose::Said};
+use outlast_wire::{Inbound, compose::Said, plan::Intent};
 use std::{
     future::Future,
     pin::Pin,
@@ -51,6 +51,8 @@ pub(super) struct Inner {
 pub(super) struct Answered {
     /// The validated reply, or why there is none. What a degraded one is without is in the record.
     pub(super) result: Result<Said, FailureReport>,
+    /// The actions in the reply that were not taken.
+    pub(super) plan: Vec<Intent>,
     /// Its lineage. It has been kept already, except a vote's, which becomes part of its election's.
     pub(super) record: Box<CallRecord>,
 }

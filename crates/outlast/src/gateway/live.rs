@@ -85,8 +85,7 @@ impl Live {
         let direct = config.direct.iter().map(|(name, route)| (name.clone(), route));
         // A named route wins over a direct one of the same name, so it comes last.
         let bound = |(name, route): (Box<str>, &Arc<Route>)| {
-            let gates = gates(&route.contract);
-            (name, Arc::new(LiveRoute::bind(route, gates, fleet)))
+            (name, Arc::new(LiveRoute::bind(route, config.gates(&route.id), fleet)))
         };
         let routes = direct.chain(named).map(bound).collect();
         let targets = config
@@ -178,14 +177,4 @@ fn credentials(provider: &Provider) -> Vec<(HeaderName, HeaderValue)> {
         None => Some((header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?)),
     };
     provider.keys.iter().filter_map(header).collect()
-}
-
-/// A contract, compiled. The config has compiled it once already, so this does not fail.
-fn gates(contract: &Arc<Contract>) -> Arc<Gates> {
-    Arc::new(Gates::compile(contract).unwrap_or_else(|_| unreachable_gates(contract)))
-}
-
-fn unreachable_gates(contract: &Contract) -> Gates {
-    let plain = Arc::new(Contract::plain(&contract.name, contract.stream));
-    Gates::compile(&plain).unwrap_or_else(|_| unreachable!("a plain contract has nothing to compile"))
 }

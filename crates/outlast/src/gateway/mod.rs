@@ -24,6 +24,7 @@ mod serve;
 mod store;
 mod upstream;
 mod validators;
+mod votes;
 mod wakes;
 
 use crate::{

@@ -5,12 +5,13 @@ use super::{
         backstops::{self, Cx, Deferral, Ended},
         exchange::unreadable,
         validators,
+        votes::Elected,
     },
     Driver,
 };
 use outlast_engine::{Backstopped, Event};
 use outlast_model::{Brief, FailureReport, Findings, Usd, policy::BackstopKind};
-use outlast_wire::{check, compose::Said};
+use outlast_wire::{check, compose::Said, plan::Intent};
 use std::{future::Future, pin::Pin, sync::Arc};
 
 /// One of them, under way. Dropping it cancels it.
@@ -26,11 +27,13 @@ pub(super) enum Beside {
     Checked { attempt: u8, findings: Findings },
     /// A backstop has been run.
     Backstopped { at: usize, outcome: Backstopped, prepared: Option<Prepared> },
+    /// A vote is over.
+    Elected(Elected),
 }
 
-/// What a backstop has ready for the client.
+/// What a backstop or a vote has ready for the client.
 pub(super) enum Prepared {
-    Said(Said),
+    Said(Said, Vec<Intent>),
     Deferred(Deferral),
 }
 
@@ -80,7 +83,7 @@ impl Driver {
                         true => validators::validate(&cx, &said, checked.findings).await,
                         false => checked.findings,
                     };
-                    (Backstopped::Said { findings, gave_up }, Some(Prepared::Said(said)))
+                    (Backstopped::Said { findings, gave_up }, Some(Prepared::Said(said, Vec::new())))
                 }
             };
             Beside::Backstopped { at, outcome, prepared }
@@ -95,6 +98,7 @@ impl Driver {
                 self.prepared = prepared;
                 self.feed(Event::Backstopped { at, outcome });
             }
+            Beside::Elected(elected) => self.elected(elected),
         }
     }
 

@@ -86,12 +86,12 @@ impl Driver {
                 }
             }
             Source::Backstop(_) => {
-                let said = match self.prepared.take() {
-                    Some(Prepared::Said(said)) => said,
-                    Some(Prepared::Deferred(Deferral { said, .. })) => said,
-                    None => Said::text("", "", ""),
+                let (said, plan) = match self.prepared.take() {
+                    Some(Prepared::Said(said, plan)) => (said, plan),
+                    Some(Prepared::Deferred(Deferral { said, .. })) => (said, Vec::new()),
+                    None => (Said::text("", "", ""), Vec::new()),
                 };
-                (Given::Composed(said), Vec::new())
+                (Given::Composed(said), plan)
             }
         }
     }
@@ -341,8 +341,10 @@ impl Driver {
     pub(super) fn answered(&mut self) -> Option<Answered> {
         let record = self.record.clone()?;
         self.beside = None;
+        let mut plan = Vec::new();
         let result = match self.ending.take() {
             Some(Ending::Deliver(source)) => {
+                plan = self.plan(source);
                 let said = self.said(source);
                 said.ok_or_else(|| FailureReport::of(Failure::MalformedReply))
             }
@@ -358,7 +360,7 @@ impl Driver {
             }
         };
         self.keep(status);
-        Some(Answered { result, record })
+        Some(Answered { result, plan, record })
     }
 
     /// Keeps the record, once.
@@ -375,12 +377,24 @@ impl Driver {
         }
     }
 
+    /// The actions in a validated reply that were not taken.
+    fn plan(&mut self, source: Source) -> Vec<Intent> {
+        let plan = match source {
+            Source::Attempt(attempt) | Source::Kept(attempt) => self.lanes.get(attempt).and_then(Exchange::take_plan),
+            Source::Backstop(_) => match &mut self.prepared {
+                Some(Prepared::Said(_, plan)) => Some(std::mem::take(plan)),
+                Some(Prepared::Deferred(_)) | None => None,
+            },
+        };
+        plan.unwrap_or_default()
+    }
+
     /// What a validated reply says.
     fn said(&mut self, source: Source) -> Option<Said> {
         match source {
             Source::Attempt(attempt) | Source::Kept(attempt) => self.lanes.get(attempt)?.said(),
             Source::Backstop(_) => match &self.prepared {
-                Some(Prepared::Said(said)) => Some(said.clone()),
+                Some(Prepared::Said(said, _)) => Some(said.clone()),
                 Some(Prepared::Deferred(_)) | None => None,
             },
         }
