@@ -4,7 +4,8 @@ use super::{Action, Call, RetryAdvice, Stage, plan::Candidate};
 use crate::fleet::Fleet;
 use outlast_model::{
     Failure, FailureReport, Mono,
-    policy::{Ability, Contract, Needs, OutputNeed, Ranking, TargetSpec, ToolMode},
+    failure::Then,
+    policy::{Ability, Contract, Needs, OutputNeed, Ranking, SafetyPolicy, TargetSpec, ToolMode},
     record::{LeftOut, Outcome, WhyLeftOut},
 };
 
@@ -14,16 +15,33 @@ impl Call {
             return;
         }
         match fleet.admit() {
-            // Its paths were spent elsewhere.
-            Ok(()) if self.first_failure.is_some() => {
-                self.stage = Stage::Live;
-                self.give_up(fleet, now);
-            }
+            Ok(()) if self.first_failure.is_some() => self.spent_elsewhere(fleet, now),
             Ok(()) => {
                 self.gather(fleet);
                 self.plan(fleet, now);
             }
             Err(again_in) => self.shed(fleet, again_in, now),
+        }
+    }
+
+    /// Its paths were spent elsewhere. A policy reason is the client's to see, or a person's, and goes no further.
+    fn spent_elsewhere(&mut self, fleet: &mut Fleet, now: Mono) {
+        self.stage = Stage::Live;
+        let Some((attempt, cause)) = self.first_failure.clone() else { return };
+        let reviewed = self.route.route().contract.safety == SafetyPolicy::Review;
+        match cause.failure.remedy().then {
+            Then::ReturnReason if reviewed && cause.failure == Failure::SafetyBlock => {
+                self.review(fleet, cause, attempt, now);
+            }
+            Then::ReturnReason => self.reject(fleet, cause, None, now),
+            Then::Reroute
+            | Then::RerouteLarger
+            | Then::RerouteStructured
+            | Then::RerouteTools
+            | Then::IfContractAllows
+            | Then::StreamContract
+            | Then::Backstop
+            | Then::Settle => self.give_up(fleet, now),
         }
     }
 
