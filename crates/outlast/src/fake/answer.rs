@@ -198,6 +198,9 @@ fn content(asked: &Asked, name: &str, chunks: Option<u32>, fault: Option<&Fault>
         let call = |tool: &str| ToolCall { name: tool.to_owned(), arguments: arguments(asked, tool, fault) };
         return Content::Tools(called.into_iter().map(call).collect());
     }
+    if !asked.plannable.is_empty() {
+        return Content::Text(split(planned(asked), 8));
+    }
     if let Some(schema) = &asked.format {
         return Content::Text(split(structured(schema, fault), 8));
     }
@@ -207,6 +210,17 @@ fn content(asked: &Asked, name: &str, chunks: Option<u32>, fault: Option<&Fault>
         ));
     }
     Content::Text(prose(asked, name, asked.model.chunks.or(chunks)))
+}
+
+/// The plan of one who cannot act: the actions named as `tool:NAME`.
+fn planned(asked: &Asked) -> String {
+    let called = asked.text.split("tool:").skip(1).map(word);
+    let known = called.filter_map(|name| asked.plannable.iter().find(|tool| tool.name == name));
+    let plan: Vec<Value> = known
+        .map(|tool| json!({"tool": tool.name, "arguments": instance(&tool.schema), "reason": "It was asked for.", "evidence": []}))
+        .collect();
+    json!({"text": if plan.is_empty() { "Nothing needs to be done." } else { "This is what I would do." }, "plan": plan})
+        .to_string()
 }
 
 /// Faults of tool calls need one to show themselves in.

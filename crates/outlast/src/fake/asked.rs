@@ -1,6 +1,6 @@
 //! What a request asks, read from either dialect, and the mistakes a real provider would refuse.
 
-use super::choose::Directives;
+use super::{choose::Directives, told};
 use outlast_model::policy::Dialect;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -20,6 +20,8 @@ pub(super) struct Asked {
     /// The schema of the structured output demanded; `true` where any JSON object will do, as Anthropic is told in the
     /// system prompt.
     pub(super) format: Option<Value>,
+    /// The actions it may plan, where it is told that it cannot act.
+    pub(super) plannable: Vec<Tool>,
     /// The last user text, or the tool results that end the conversation.
     pub(super) text: String,
     /// The conversation ends in tool results.
@@ -97,6 +99,13 @@ impl Asked {
         if dialect == Dialect::Anthropic && parsed.max_tokens.is_none() {
             return Err(Mistake::new("max_tokens: Field required", Some("max_tokens")));
         }
+        let mut instructions = parsed.system.as_ref().map(text_of).unwrap_or_default();
+        for raw in messages.iter().filter(|raw| told::may_be_in(raw.get())) {
+            let message: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+            if matches!(message["role"].as_str(), Some("system" | "developer")) {
+                instructions += &format!("\n{}", text_of(&message["content"]));
+            }
+        }
         let messages = Conversation::read(&messages)?;
         messages.check(dialect)?;
         let model = Directives::read(&model).map_err(|error| Mistake::new(error.to_string(), Some("model")))?;
@@ -111,7 +120,9 @@ impl Asked {
             choice: ToolChoice::read(dialect, parsed.tool_choice.as_ref()),
             parallel: parsed.parallel_tool_calls.unwrap_or(true) && !anthropic_parallel.unwrap_or(false),
             format: format(parsed.response_format, parsed.output_config, parsed.output_format)
+                .or_else(|| told::schema(&instructions))
                 .or_else(|| parsed.system.filter(|system| text_of(system).contains("JSON")).map(|_| true.into())),
+            plannable: told::actions(&instructions),
             text: messages.last_text(),
             after_tool: messages.ends_in_tool_results(),
             input_tokens: u32::try_from(body.len() / 4).unwrap_or(u32::MAX).max(1),

@@ -18,6 +18,7 @@ mod rules;
 mod script;
 mod serve;
 mod server;
+mod told;
 
 pub use log::{Ending, Seen, Stats};
 
