@@ -8,7 +8,11 @@ use outlast::{
     fake::{Fake, FakeConfig},
     gateway::{Gateway, StartOptions},
 };
-use outlast_model::policy::Dialect;
+use outlast_model::{
+    Brief, Gate, Mend, Problem,
+    policy::{Ability, Contract, Dialect, Schema, StreamContract, ToolMode},
+};
+use outlast_wire::{Adapt, Inbound, Put};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path};
 use support::{Reply, receive};
@@ -47,6 +51,96 @@ async fn what_crosses_to_the_other_dialect_is_what_its_vendor_takes() {
     println!("{crossed} crossed, {left_out} were not sent");
     assert!(refused.is_empty(), "{} of {}:\n{}", refused.len(), recorded.len(), refused.join("\n"));
     assert!(crossed > recorded.len() / 2, "only {crossed} of {} crossed", recorded.len());
+}
+
+/// What the engine decides and a contract wants changes requests of the client's dialect too.
+#[tokio::test]
+async fn what_a_brief_and_a_contract_make_of_requests_is_what_the_vendor_takes() {
+    let Some(recorded) = recorded() else { return };
+    let upstream = Fake::start(FakeConfig::named("upstream")).await.unwrap();
+    let (mut sent, mut refused) = (0, Vec::new());
+    for (at, request) in recorded.iter().enumerate() {
+        // Each request in one of the ways; all of them would take a minute.
+        let way = Way::ALL[at % Way::ALL.len()];
+        for dialect in Dialect::ALL {
+            let mut body = request.body.clone();
+            body["model"] = json!("m-reason");
+            body["outlast"] = json!({"sources": ["doc-1"]});
+            let inbound = Inbound::parse(request.dialect, body.to_string().into()).unwrap();
+            let Some(plain) = adapted(&inbound, dialect, &Brief::default(), None) else { continue };
+            let Some(put) = way.put(&inbound, dialect) else { continue };
+            // What the vendor takes as it came, it takes as it was put.
+            if post(upstream.addr(), dialect, &plain).await.status == 200 {
+                let reply = post(upstream.addr(), dialect, &put).await;
+                sent += 1;
+                if reply.status != 200 {
+                    refused.push(format!("{} {dialect:?} {way:?}: {} for {}", request.id, reply.text(), put));
+                }
+            }
+            upstream.clear_log();
+        }
+    }
+    println!("{sent} sent");
+    assert!(refused.is_empty(), "{} of {sent}:\n{}", refused.len(), refused.join("\n"));
+    assert!(sent > recorded.len() / 2, "only {sent} were sent");
+}
+
+/// A way in which requests are put.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Clamped,
+    Planned,
+    ReadOnly,
+    WithoutTools,
+    WithSchema,
+    WithSchemaInWords,
+    Mended,
+    Shortened,
+}
+
+impl Way {
+    const ALL: [Way; 8] = [
+        Way::Clamped,
+        Way::Planned,
+        Way::ReadOnly,
+        Way::WithoutTools,
+        Way::WithSchema,
+        Way::WithSchemaInWords,
+        Way::Mended,
+        Way::Shortened,
+    ];
+
+    fn put(self, inbound: &Inbound, dialect: Dialect) -> Option<String> {
+        let mode = |tool_mode| Brief { tool_mode, ..Brief::default() };
+        let problems = vec![Problem::at(Gate::Schema, "/a is missing")];
+        let half = inbound.input_tokens() / 2;
+        let (brief, native) = match self {
+            Way::Clamped => (Brief { max_output_tokens: Some(1500), ..Brief::default() }, None),
+            Way::Planned => (mode(ToolMode::PlanOnly), Some(Ability::No)),
+            Way::ReadOnly => (mode(ToolMode::ReadOnly), None),
+            Way::WithoutTools => (mode(ToolMode::None), None),
+            Way::WithSchema => (Brief::default(), Some(Ability::Yes)),
+            Way::WithSchemaInWords => (Brief::default(), Some(Ability::Unknown)),
+            Way::Mended => (Brief { mend: Some(Mend { attempt: 0, problems }), ..Brief::default() }, None),
+            Way::Shortened => (Brief { shorten_to: Some(half), ..Brief::default() }, None),
+        };
+        adapted(inbound, dialect, &brief, native)
+    }
+}
+
+/// The body for a target of this dialect, if it can carry the request. `native`: how well the target keeps a schema that
+/// the contract has; it can call tools as well as that.
+fn adapted(inbound: &Inbound, dialect: Dialect, brief: &Brief, native: Option<Ability>) -> Option<String> {
+    let mut contract = Contract::plain("c", StreamContract::Buffer);
+    contract.checks.schema = native.filter(|native| *native != Ability::No).map(|_| {
+        let json =
+            r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#;
+        Schema { source: "s.json".into(), json: json.into() }.into()
+    });
+    let ability = native.unwrap_or_default();
+    let put = Put { brief, contract: &contract, native_schema: ability, can_call_tools: ability, mend: Some("{}") };
+    let to = Adapt { dialect, model: "m-reason", max_output: Some(64_000), ask_usage: true, put };
+    inbound.adapt(&to).ok().map(|adapted| String::from_utf8(adapted.body.concat()).unwrap())
 }
 
 /// An agent's conversation with thoughts and parallel tool calls, each turn answered by the other vendor than the one
@@ -182,12 +276,15 @@ async fn ask(address: SocketAddr, request: &Recorded) -> Reply {
 }
 
 async fn ask_on(address: SocketAddr, dialect: Dialect, route: &str, mut body: Value) -> Reply {
+    body["model"] = json!(route);
+    post(address, dialect, &body.to_string()).await
+}
+
+async fn post(address: SocketAddr, dialect: Dialect, body: &str) -> Reply {
     let path = match dialect {
         Dialect::OpenaiChat => "/v1/chat/completions",
         Dialect::Anthropic => "/v1/messages",
     };
-    body["model"] = json!(route);
-    let body = body.to_string();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: gateway\r\nanthropic-version: 2023-06-01\r\ncontent-length: {}\r\n\r\n",
         body.len()

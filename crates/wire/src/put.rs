@@ -58,8 +58,8 @@ impl<'a> Changes<'a> {
         let no_tools = to.put.can_call_tools == Ability::No;
         let described = brief.tool_mode == ToolMode::PlanOnly && no_tools && tools.any_left();
         let sends_none = described || (!tools.any_left() && (tools.withholds() || brief.tool_mode != ToolMode::Full));
-        // Anthropic takes calls and results only beside tools.
-        let traffic_as_text = sends_none && (no_tools || to.dialect == Dialect::Anthropic);
+        // Both vendors take earlier calls and results without tools beside them; who cannot call tools may not.
+        let traffic_as_text = sends_none && no_tools;
         let schema = match (&contract.checks.schema, inbound.output()) {
             (None, _) | (_, OutputFormat::JsonSchema { .. } | OutputFormat::Opaque(_)) => Told::Nothing,
             (Some(schema), OutputFormat::Text) if to.put.native_schema == Ability::Yes && !described => {

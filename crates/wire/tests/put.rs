@@ -372,8 +372,8 @@ fn earlier_calls_become_text_where_no_tool_is_sent_and_only_there() {
             (ToolMode::PlanOnly, Ability::Yes, false),
             (ToolMode::PlanOnly, Ability::No, true),
             (ToolMode::None, Ability::No, true),
-            // OpenAI takes calls and results without tools, Anthropic does not.
-            (ToolMode::None, Ability::Yes, to == A),
+            (ToolMode::None, Ability::Yes, false),
+            (ToolMode::None, Ability::Unknown, false),
         ] {
             let brief = mode(mode_);
             let case = Case { can_call_tools: ability, ..Case::of(&brief, &contract) };
