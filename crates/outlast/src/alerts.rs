@@ -1,6 +1,6 @@
 //! Telling a person: a signed webhook, and always the log.
 
-mod webhook;
+pub(crate) mod webhook;
 
 use crate::{
     clock,

@@ -21,11 +21,56 @@ use hyper_util::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// One alert on its way.
-pub(super) struct Delivery {
-    pub(super) to: Uri,
-    pub(super) secret: Option<SecretKey>,
-    pub(super) body: Bytes,
+/// One message on its way.
+pub(crate) struct Delivery {
+    pub(crate) to: Uri,
+    pub(crate) secret: Option<SecretKey>,
+    pub(crate) body: Bytes,
+}
+
+/// Why a message did not arrive.
+pub(crate) struct Undelivered {
+    /// The receiver will not change its mind.
+    pub(crate) is_final: bool,
+    /// In words, without the address: it may be a credential.
+    pub(crate) why: String,
+}
+
+/// Who delivers: a client of its own, made on first use.
+#[derive(Default)]
+pub(crate) struct Postman(Option<Http>);
+
+impl Postman {
+    /// One signed POST. Anything but a 2xx within `timeout` is not delivered.
+    ///
+    /// # Errors
+    /// [`Undelivered`].
+    pub(crate) async fn post(
+        &mut self,
+        delivery: &Delivery,
+        clock: &Clock,
+        timeout: Duration,
+    ) -> Result<(), Undelivered> {
+        let passing = |why: String| Undelivered { is_final: false, why };
+        let client = match &self.0 {
+            Some(client) => client,
+            None => {
+                let client = connect().map_err(|error| Undelivered { is_final: true, why: error.to_string() })?;
+                self.0.insert(client)
+            }
+        };
+        let request = request(delivery, clock).map_err(|why| Undelivered { is_final: true, why })?;
+        match clock::timeout(timeout, client.request(request)).await {
+            Ok(Ok(reply)) if reply.status().is_success() => Ok(()),
+            Ok(Ok(reply)) => {
+                let status = reply.status();
+                Err(Undelivered { is_final: is_final(status), why: format!("it answered {status}") })
+            }
+            Ok(Err(error)) if error.is_connect() => Err(passing("the connection failed".into())),
+            Ok(Err(_)) => Err(passing("the exchange broke".into())),
+            Err(_) => Err(passing("it did not answer in time".into())),
+        }
+    }
 }
 
 /// How long delivery keeps trying.
@@ -55,7 +100,7 @@ pub(super) async fn run(
     telemetry: Telemetry,
     patience: Patience,
 ) {
-    let mut http = None;
+    let mut http = Postman::default();
     let mut patience = patience;
     loop {
         let delivery = tokio::select! {
@@ -79,22 +124,14 @@ pub(super) async fn run(
     }
 }
 
-async fn deliver(delivery: &Delivery, http: &mut Option<Http>, desk: &Desk, patience: Patience) -> Result<(), String> {
+async fn deliver(delivery: &Delivery, http: &mut Postman, desk: &Desk, patience: Patience) -> Result<(), String> {
     let mut try_number = 1;
     loop {
-        let client = match http {
-            Some(client) => client,
-            None => http.insert(connect().map_err(|error| error.to_string())?),
-        };
-        let why = match clock::timeout(patience.timeout, client.request(request(delivery, &desk.clock)?)).await {
-            Ok(Ok(reply)) if reply.status().is_success() => return Ok(()),
-            Ok(Ok(reply)) if is_final(reply.status()) => return Err(format!("it answered {}", reply.status())),
-            Ok(Ok(reply)) => format!("it answered {}", reply.status()),
-            // The error's own text may hold the address, which may be a credential.
-            Ok(Err(error)) if error.is_connect() => "the connection failed".into(),
-            Ok(Err(_)) => "the exchange broke".into(),
-            Err(_) => "it did not answer in time".into(),
-        };
+        let Err(undelivered) = http.post(delivery, &desk.clock, patience.timeout).await else { return Ok(()) };
+        let why = undelivered.why;
+        if undelivered.is_final {
+            return Err(why);
+        }
         if try_number >= patience.tries {
             return Err(format!("{why}, after {try_number} tries"));
         }

@@ -4,8 +4,9 @@ use super::live::Live;
 use super::{
     Shared,
     body::ReplyBody,
-    reply_head,
+    escalations, queue, reply_head,
     serve::{Denial, caller, of_a_foreign_page, presented_key, text},
+    store,
 };
 use crate::config::KeyHash;
 use bytes::Bytes;
@@ -35,11 +36,16 @@ pub(super) async fn answer(
         }
         "/metrics" => {
             operator(&live, headers)?;
+            store::refresh(shared).await;
             Served::Get(Answer::text(shared.telemetry.expose(&shared.view())))
         }
         "/v1/targets" => {
             operator(&live, headers)?;
             Served::Get(Answer::json(StatusCode::OK, targets(shared)))
+        }
+        "/v1/escalations" => {
+            operator(&live, headers)?;
+            Served::Get(escalations::list(shared, request.uri().query()).await?)
         }
         "/v1/reload" => {
             operator(&live, headers)?;
@@ -48,13 +54,18 @@ pub(super) async fn answer(
         "/v1/chat/completions" | "/v1/messages" | "/v1/feedback" => {
             return Err(Denial::new(Refused::WrongMethod, format!("{path} takes POST.")));
         }
-        _ => match (path.strip_prefix("/v1/requests/"), path.strip_prefix("/v1/models/")) {
-            (Some(id), _) => Served::Get(lineage(shared, &live, headers, id).await?),
-            (None, Some(name)) => {
+        _ => match under(path) {
+            Some(Under::Request(id)) => Served::Get(lineage(shared, &live, headers, id).await?),
+            Some(Under::Model(name)) => {
                 caller(&live, headers)?;
                 Served::Get(Answer::json(StatusCode::OK, model(&live, headers, name)?))
             }
-            (None, None) => {
+            Some(Under::Escalation(id)) => Served::Get(escalations::show(shared, &live, headers, id).await?),
+            Some(Under::Queued(id)) => match request.method() {
+                &Method::GET | &Method::HEAD => return queue::show(shared, &live, headers, request_id, id).await,
+                _ => return Err(Denial::new(Refused::WrongMethod, format!("{path} takes GET."))),
+            },
+            None => {
                 let message = format!("Nothing is served at {}.", path.chars().take(120).collect::<String>());
                 return Err(Denial::new(Refused::NoSuchPath, message));
             }
@@ -65,6 +76,25 @@ pub(super) async fn answer(
         (Served::Post, &Method::POST) => Ok(reload(shared).await.respond(request_id)),
         (Served::Get(_), _) => Err(Denial::new(Refused::WrongMethod, format!("{path} takes GET."))),
         (Served::Post, _) => Err(Denial::new(Refused::WrongMethod, format!("{path} takes POST."))),
+    }
+}
+
+/// Something with a name of its own.
+enum Under<'a> {
+    Request(&'a str),
+    Model(&'a str),
+    Escalation(&'a str),
+    Queued(&'a str),
+}
+
+fn under(path: &str) -> Option<Under<'_>> {
+    let (kind, name) = path.strip_prefix("/v1/")?.split_once('/')?;
+    match kind {
+        "requests" => Some(Under::Request(name)),
+        "models" => Some(Under::Model(name)),
+        "escalations" => Some(Under::Escalation(name)),
+        "queue" => Some(Under::Queued(name)),
+        _ => None,
     }
 }
 
@@ -99,7 +129,7 @@ impl Answer {
 }
 
 /// Checks the admin token. Without one configured, these endpoints are open on loopback and closed elsewhere.
-fn operator(live: &Live, headers: &HeaderMap) -> Result<(), Denial> {
+pub(super) fn operator(live: &Live, headers: &HeaderMap) -> Result<(), Denial> {
     let server = &live.config.server;
     let Some(token) = &server.admin_token else {
         if server.listen.ip().is_loopback() && !of_a_foreign_page(headers) {

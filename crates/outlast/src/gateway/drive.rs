@@ -27,7 +27,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use outlast_engine::{Action, Ask, Call, Event, RetryAdvice, Settlement, Source};
 use outlast_model::{
     Brief, Failure, FailureReport, Mono, RequestId, TargetId, Wall,
-    policy::{BackstopKind, RefusalPolicy, ToolMode},
+    policy::{BackstopKind, Priority, RefusalPolicy, ToolMode},
     record::{CALL_RECORD_VERSION, CallRecord, GaveUp, Outcome, Parent, Role, WorkflowState},
 };
 use outlast_wire::Inbound;
@@ -54,6 +54,8 @@ pub(super) struct Facts {
     pub(super) trace_full: bool,
     /// Headers of the client's that same-dialect targets are given too.
     pub(super) passed: Vec<(HeaderName, HeaderValue)>,
+    /// Its place in the queue, should it come to that.
+    pub(super) priority: Priority,
     /// The workflow state that came with the request.
     pub(super) state: Option<WorkflowState>,
     /// What was given up before the call began: with the user's consent another route answers.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::clock;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use outlast_model::TenantId;
 use outlast_store::{BeginCall, Begun, CallEnd, EndCall, Epoch, Fenced, Payload, RenewCall};
 use outlast_wire::{Inbound, compose, compose::Said, error::Refused, note, reply};
@@ -59,8 +59,8 @@ pub(super) enum End<'a> {
     Stream {
         /// What it said in sum.
         said: &'a Said,
-        /// The headers of a whole reply of the same call.
-        headers: &'a HeaderMap,
+        /// The head of a whole reply of the same call.
+        head: &'a Response<Bytes>,
         /// The `outlast` object of its last part.
         notes: Option<&'a str>,
     },
@@ -258,9 +258,11 @@ fn keep(end: End<'_>) -> (Kept, bool) {
             let body = String::from_utf8_lossy(response.body()).into_owned();
             (response.status().as_u16(), response.headers(), KeptEnd::Whole { body })
         }
-        End::Stream { said, headers, notes } => {
-            (200, headers, KeptEnd::Stream { said: said.clone(), notes: notes.map(str::to_owned) })
-        }
+        End::Stream { said, head, notes } => (
+            head.status().as_u16(),
+            head.headers(),
+            KeptEnd::Stream { said: said.clone(), notes: notes.map(str::to_owned) },
+        ),
     };
     let headers = headers.iter().filter(|(name, _)| **name != header::CONTENT_LENGTH);
     let headers = headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));

@@ -8,9 +8,11 @@ use super::{
     serve::primary,
 };
 use crate::telemetry::TraceContext;
+use http::{HeaderName, HeaderValue};
 use outlast_engine::{Ask, BoundRoute};
 use outlast_model::{
     FailureReport, RequestId, Usd,
+    policy::Priority,
     record::{CallRecord, Parent, Role, WorkflowState},
 };
 use outlast_wire::{Inbound, compose::Said, plan::Intent};
@@ -43,6 +45,8 @@ pub(super) struct Inner {
     pub(super) tenant: Option<Box<str>>,
     /// The workflow state that came with it.
     pub(super) state: Option<WorkflowState>,
+    /// Headers that same-dialect targets are given too.
+    pub(super) passed: Vec<(HeaderName, HeaderValue)>,
     /// Of how many calls it is on behalf; at least 1.
     pub(super) depth: u8,
 }
@@ -83,7 +87,7 @@ pub(super) fn vote(
 }
 
 fn driver(shared: &Arc<Shared>, live: &Arc<Live>, inner: Inner, bound: BoundRoute) -> Driver {
-    let Inner { route, inbound, budget, deadline, role, parent, tenant, state, depth } = inner;
+    let Inner { route, inbound, budget, deadline, role, parent, tenant, state, passed, depth } = inner;
     let mut needs = inbound.needs();
     needs.budget = [needs.budget, budget].into_iter().flatten().min();
     let ask = Ask { id: shared.next_call_id(), route: bound, needs, deadline, seed: shared.clock.seed() };
@@ -102,7 +106,8 @@ fn driver(shared: &Arc<Shared>, live: &Arc<Live>, inner: Inner, bound: BoundRout
         started: shared.clock.wall(),
         primary: primary(route.route()),
         trace_full: false,
-        passed: Vec::new(),
+        passed,
+        priority: Priority::default(),
         state,
         gave_up: None,
         parent: Some(Parent { request_id: parent, role }),

@@ -2,7 +2,7 @@
 //! endpoints. Immutable; a reload builds the next one and swaps it in whole. A call keeps the
 //! generation it began with.
 
-use super::{upstream::Endpoint, validators::Validator};
+use super::{backstops::Scripts, golden::Trial, upstream::Endpoint, validators::Validator};
 use crate::config::{Config, Kind, Provider};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use outlast_engine::{BoundRoute, Fleet};
@@ -19,6 +19,10 @@ pub(crate) struct Live {
     pub(crate) config: Config,
     routes: HashMap<Box<str>, Arc<LiveRoute>>,
     targets: HashMap<TargetId, Arc<Target>>,
+    /// The templates of its backstops.
+    pub(super) scripts: Scripts,
+    /// Its golden tasks, target by target.
+    pub(super) golden: Vec<Trial>,
 }
 
 /// A route, bound to the fleet in each way it is called.
@@ -96,12 +100,19 @@ impl Live {
                 Some((spec.id.clone(), Arc::new(Target::new(spec.clone(), provider))))
             })
             .collect();
-        Live { config, routes, targets }
+        let scripts = Scripts::compile(&config);
+        let golden = trials(&config, fleet);
+        Live { config, routes, targets, scripts, golden }
     }
 
     /// The route a client named.
     pub(crate) fn route(&self, name: &str) -> Option<&Arc<LiveRoute>> {
         self.routes.get(name)
+    }
+
+    /// Every named route.
+    pub(super) fn named_routes(&self) -> impl Iterator<Item = &Arc<LiveRoute>> {
+        self.config.routes.keys().filter_map(|id| self.routes.get(id.as_str()))
     }
 
     /// Every name a client may use, sorted: named routes first, then direct ones.
@@ -177,4 +188,25 @@ fn credentials(provider: &Provider) -> Vec<(HeaderName, HeaderValue)> {
         None => Some((header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?)),
     };
     provider.keys.iter().filter_map(header).collect()
+}
+
+/// Every golden task on every target of its route that may be asked unasked.
+fn trials(config: &Config, fleet: &mut Fleet) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for task in &config.golden {
+        let Some(route) = config.routes.get(&task.route) else { continue };
+        let task = Arc::new(task.clone());
+        let tier =
+            Arc::new(Tier { attempts: 1, hedge: None, votes: None, exhausted: Vec::new(), ..(*route.tier).clone() });
+        for place in &route.targets {
+            if !config.target(place.target.as_str()).is_some_and(|target| target.probes) {
+                continue;
+            }
+            let id = RouteId::new(format!("golden:{}", task.name));
+            let alone = Route::plain(id, vec![place.clone()], tier.clone(), task.gates.contract().clone());
+            let bound = Arc::new(LiveRoute::bind(&alone, task.gates.clone(), fleet));
+            trials.extend(Trial::new(task.clone(), place.target.clone(), bound));
+        }
+    }
+    trials
 }

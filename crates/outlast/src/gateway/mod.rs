@@ -7,10 +7,14 @@
 mod admin;
 mod backstops;
 mod body;
+mod cache;
+mod confirm;
 mod drive;
+mod escalations;
 mod exchange;
 mod feedback;
 mod fleet_task;
+mod golden;
 mod idempotency;
 mod inner;
 mod intake;
@@ -19,6 +23,7 @@ mod listen;
 mod live;
 mod notes;
 mod pool;
+mod queue;
 mod reply_head;
 mod serve;
 mod store;
@@ -91,6 +96,8 @@ pub(crate) struct Shared {
     calls: AtomicU64,
     /// What must not be forgotten.
     store: Arc<dyn Store>,
+    queue: queue::Queue,
+    caching: cache::OnTheWay,
     held_bytes: intake::HeldBytes,
     draining: AtomicBool,
     /// Locked for a whole reload: there is one at a time.
@@ -125,7 +132,11 @@ impl Shared {
         while let Some(action) = fleet.poll_action() {
             match action {
                 FleetAction::Wake(call) => self.wakes.wake(call),
-                FleetAction::Alert(alert) => self.alerts.raise(alert),
+                FleetAction::Alert(alert) => {
+                    // Whatever changed with a target may be what the queue waits for.
+                    self.queue.wake();
+                    self.alerts.raise(alert);
+                }
                 FleetAction::Probe { .. } => {
                     let _ = self.fleet_actions.try_send(action);
                 }
@@ -266,6 +277,8 @@ pub struct Gateway {
     accepting: JoinHandle<Workers>,
     fleet_task: JoinHandle<()>,
     store_task: JoinHandle<()>,
+    golden_task: JoinHandle<()>,
+    queue_workers: queue::Workers,
 }
 
 impl Gateway {
@@ -303,6 +316,8 @@ impl Gateway {
             wakes: wakes::Wakes::default(),
             calls: AtomicU64::new(0),
             store,
+            queue: queue::Queue::default(),
+            caching: cache::OnTheWay::default(),
             held_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             source: options.source.map(Mutex::new),
@@ -312,8 +327,10 @@ impl Gateway {
         let workers = Workers::start(count.unwrap_or(1), &shared, &door, &watching).map_err(StartError::Threads)?;
         let fleet_task = tokio::spawn(fleet_task::run(shared.clone(), actions));
         let store_task = tokio::spawn(store::look_after(shared.clone()));
+        let golden_task = tokio::spawn(golden::watch(shared.clone()));
+        let queue_workers = queue::Workers::start(&shared);
         let accepting = tokio::spawn(listen::accept(listener, workers, shared.clone(), door, watching));
-        Ok(Gateway { shared, address, phase, accepting, fleet_task, store_task })
+        Ok(Gateway { shared, address, phase, accepting, fleet_task, store_task, golden_task, queue_workers })
     }
 
     /// Where it listens.
@@ -349,15 +366,19 @@ impl Gateway {
     /// Stops: new connections and calls are refused, calls in flight finish, then records are flushed. Returns whether
     /// all of them finished within the config's `drain_timeout`.
     pub async fn stop(self) -> bool {
-        let Gateway { shared, phase, accepting, fleet_task, store_task, address: _ } = self;
+        let Gateway { shared, phase, accepting, fleet_task, store_task, golden_task, queue_workers, address: _ } = self;
         let patience = shared.live().config.server.drain_timeout;
+        let begun = shared.clock.mono();
         shared.draining.store(true, Ordering::Relaxed);
+        shared.queue.wake();
         shared.telemetry.event(LogEvent::info("drain", "stopping: calls in flight finish, new ones are refused"));
         phase.send_replace(Phase::Draining);
         let finished = match accepting.await {
             Ok(workers) => listen::drain(workers, &phase, patience).await,
             Err(_) => false,
         };
+        golden_task.abort();
+        queue_workers.finish(patience.saturating_sub(shared.clock.mono().since(begun))).await;
         fleet_task.abort();
         store_task.abort();
         shared.alerts.shutdown(ALERTS_FLUSH).await;

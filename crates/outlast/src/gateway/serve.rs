@@ -4,12 +4,13 @@
 use super::{
     Shared, admin,
     body::{Out, Outlet, ReplyBody},
+    confirm,
     drive::{Driver, Facts},
     feedback,
     idempotency::{self, Entry},
     intake::{self, Unread},
     live::Live,
-    reply_head,
+    queue, reply_head,
 };
 use crate::{
     config::KeyHash,
@@ -21,8 +22,8 @@ use hyper::body::Incoming;
 use outlast_engine::{Ask, RetryAdvice};
 use outlast_model::{
     RequestId, TargetId,
-    policy::{Dialect, Keep, Ranking, Route},
-    record::WorkflowState,
+    policy::{Dialect, Keep, Priority, Ranking, Route},
+    record::{GaveUp, WorkflowState},
 };
 use outlast_wire::{
     Inbound, RequestError,
@@ -168,16 +169,11 @@ async fn call(
     let inbound = Inbound::parse(dialect, body).map_err(unreadable)?;
     let started = shared.clock.wall();
     let inbound = Arc::new(inbound.received_at(u64::try_from(started.0 / 1000).unwrap_or_default()));
-    let route = live.route(inbound.model()).ok_or_else(|| no_route(&live, inbound.model()))?.clone();
-    let state = state(&inbound, &head.headers, route.route())?;
-    let ask = Ask {
-        id: shared.next_call_id(),
-        route: route.bound.clone(),
-        needs: inbound.needs(),
-        deadline: deadline(&head.headers)?,
-        seed: shared.clock.seed(),
-    };
-    let facts = facts(shared, request_id, &head.headers, caller, route.route(), state);
+    let asked = live.route(inbound.model()).ok_or_else(|| no_route(&live, inbound.model()))?.clone();
+    let state = state(&inbound, &head.headers, asked.route())?;
+    let deadline = deadline(&head.headers)?;
+    let mut facts = facts(shared, request_id, &head.headers, caller, asked.route(), state);
+    facts.priority = queue::priority(&head.headers)?;
     let ticket = match head.headers.get(&idempotency::KEY) {
         None => None,
         Some(key) => {
@@ -188,6 +184,18 @@ async fn call(
             }
         }
     };
+    // A yes to an earlier question: another route answers.
+    let route = match confirm::take(shared, &head.headers, facts.tenant_hash.as_deref(), &inbound).await? {
+        None => asked,
+        Some(instead) => {
+            let route = live.route(instead.as_str()).ok_or_else(|| no_route(&live, instead.as_str()))?.clone();
+            facts.primary = primary(route.route());
+            facts.gave_up = Some(GaveUp::Route { route: instead });
+            route
+        }
+    };
+    let (id, seed) = (shared.next_call_id(), shared.clock.seed());
+    let ask = Ask { id, route: route.bound.clone(), needs: inbound.needs(), deadline, seed };
     // Boxed on its own: the future that runs it would otherwise hold it twice over, and be moved whole.
     let driver = Driver::new(shared.clone(), live, route, ask, inbound, facts);
     let mut driver = Box::new(driver.with_ticket(ticket));
@@ -225,6 +233,7 @@ fn facts(
         trace_full: text(headers, &named::TRACE) == Some("full"),
         passed: passed(headers),
         state,
+        priority: Priority::default(),
         gave_up: None,
         parent: None,
         depth: 0,
@@ -369,7 +378,7 @@ fn state(inbound: &Inbound, headers: &HeaderMap, route: &Route) -> Result<Option
     Err(Denial { param: Some("outlast.state"), ..Denial::new(Refused::BadRequest, message) })
 }
 
-fn unreadable(error: RequestError) -> Denial {
+pub(super) fn unreadable(error: RequestError) -> Denial {
     Denial { param: error.param, ..Denial::new(Refused::BadRequest, error.message) }
 }
 

@@ -26,6 +26,12 @@ pub(super) fn tenant(hash: Option<&str>) -> TenantId {
     TenantId::new(hash.unwrap_or(NOBODY))
 }
 
+/// A time and what is added to it, as the log writes times.
+pub(super) fn shown(at: Wall, later: Duration) -> String {
+    let later = i64::try_from(later.as_millis()).unwrap_or(i64::MAX);
+    format!("{:.3}", jiff::Timestamp::from_millisecond(at.0.saturating_add(later)).unwrap_or_default())
+}
+
 #[derive(Debug)]
 struct WallClock(Clock);
 

@@ -167,6 +167,7 @@ async fn ask_judge(
             parent: cx.request_id.clone(),
             tenant: cx.tenant.clone(),
             state: None,
+            passed: Vec::new(),
             depth: cx.depth + 1,
         },
     )

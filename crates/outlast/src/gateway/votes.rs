@@ -130,6 +130,7 @@ impl<'a> Booth<'a> {
             parent: cx.request_id.clone(),
             tenant: cx.tenant.clone(),
             state: cx.state.clone(),
+            passed: cx.passed.clone(),
             depth: cx.depth,
         };
         let asking = inner::vote(&cx.shared, &cx.live, inner, bound, Arc::clone(records));

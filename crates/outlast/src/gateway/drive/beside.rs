@@ -111,6 +111,8 @@ impl Driver {
             request_id: self.facts.request_id.clone(),
             tenant: self.facts.tenant_hash.clone(),
             state: self.facts.state.clone(),
+            priority: self.facts.priority,
+            passed: self.facts.passed.clone(),
             depth: self.facts.depth,
         }
     }

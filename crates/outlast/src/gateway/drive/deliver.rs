@@ -4,6 +4,7 @@ use super::{
     super::{
         backstops::Deferral,
         body::{Out, Outlet},
+        cache,
         exchange::Exchange,
         idempotency::End,
         inner::Answered,
@@ -54,6 +55,7 @@ impl Driver {
     }
 
     async fn deliver(&mut self, source: Source, outlet: &Outlet<Out>) {
+        self.remember(source);
         let (given, plan) = self.given(source);
         let Some(record) = self.record.as_deref() else { return };
         let story = Story { record, plan: &plan, promise: None };
@@ -70,6 +72,18 @@ impl Driver {
                 }
                 self.compose(StatusCode::OK, &said, notes, outlet).await;
             }
+        }
+    }
+
+    /// Keeps a full reply for the route's cache, if it has one.
+    fn remember(&mut self, source: Source) {
+        let is_full = self.record.as_ref().is_some_and(|record| !record.degraded);
+        if is_full
+            && !matches!(source, Source::Backstop(_))
+            && cache::has(self.route.route())
+            && let Some(said) = self.said(source)
+        {
+            cache::remember(&self.cx(), &said);
         }
     }
 
@@ -123,7 +137,11 @@ impl Driver {
         }
         // A question is an answer to the client; a promise is none yet.
         let status = match record.backstop.as_ref().map(|backstop| backstop.kind) {
-            Some(BackstopName::Confirm) => StatusCode::OK,
+            Some(BackstopName::Confirm) => {
+                // The yes comes with the same key, and has to be executed.
+                self.ticket = None;
+                StatusCode::OK
+            }
             Some(
                 BackstopName::Static
                 | BackstopName::Rules
@@ -203,7 +221,7 @@ impl Driver {
     ) {
         if let (Some(ticket), Some(record)) = (self.ticket.take(), self.record.as_deref()) {
             let whole = reply_head::whole(record, status, Bytes::new());
-            let end = End::Stream { said, headers: whole.headers(), notes: notes.as_deref() };
+            let end = End::Stream { said, head: &whole, notes: notes.as_deref() };
             if let Err(denial) = ticket.done(end).await {
                 return self.undone(denial, outlet).await;
             }
