@@ -81,7 +81,7 @@ impl Inbound {
 
 fn text(part: &Part) -> Option<&str> {
     match part {
-        Part::Text { text, .. } => Some(text).map(AsRef::as_ref).filter(|text: &&str| !text.trim().is_empty()),
+        Part::Text { text, .. } => Some(&**text).filter(|text| !text.trim().is_empty()),
         Part::Image { .. }
         | Part::ToolCall(_)
         | Part::ToolResult { .. }

@@ -39,8 +39,8 @@ pub fn of_calls<'a>(
     sources: &[Box<str>],
 ) -> Option<Vec<Intent>> {
     let reason = shortened(text);
-    let cited = |id: &&Box<str>| text.contains(&format!("[{id}]"));
-    let evidence: Vec<String> = sources.iter().filter(cited).map(ToString::to_string).collect();
+    let cited = sources.iter().filter(|id| text.contains(&format!("[{id}]")));
+    let evidence: Vec<String> = cited.map(ToString::to_string).collect();
     let intent = |(tool, arguments): (&str, &str)| {
         let arguments = parse(input_or_empty(arguments))?;
         let (reason, evidence) = (reason.clone(), evidence.clone());
