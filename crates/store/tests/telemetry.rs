@@ -238,6 +238,7 @@ fn rating(id: &str, score: f64) -> Feedback {
         route: "support".into(),
         target: Some("a/small".into()),
         score,
+        comment: None,
     }
 }
 

@@ -7,23 +7,26 @@ use super::{
     body::ReplyBody,
     intake,
     serve::{Denial, caller, unread},
-    store,
 };
-use crate::config::Sealing;
+use crate::config::StoreConfig;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use outlast_engine::FleetEvent;
 use outlast_model::{RequestId, record::CallRecord};
-use outlast_store::{Payload, Rate, Rated, telemetry::Feedback};
+use outlast_store::telemetry::Feedback;
 use outlast_wire::error::Refused;
 use serde::Deserialize;
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// The longest comment, in characters.
 const COMMENT_MAX: usize = 4000;
-/// How long the store keeps a rating: as long as telemetry keeps the call.
-const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Ratings remembered, so that a caller who rates a call again does not count twice. One that is forgotten is looked
+/// up in the telemetry file; without a file it counts again.
+const RATED_MAX: usize = 4096;
 
 /// What a caller sends.
 #[derive(Deserialize)]
@@ -61,6 +64,34 @@ fn bad(message: impl Into<String>) -> Denial {
     Denial::new(Refused::BadRequest, message)
 }
 
+/// The latest ratings, by call and caller.
+#[derive(Default)]
+pub(super) struct Rated(Mutex<Latest>);
+
+#[derive(Default)]
+struct Latest {
+    known: HashSet<(Box<str>, Box<str>)>,
+    order: VecDeque<(Box<str>, Box<str>)>,
+}
+
+impl Rated {
+    /// Remembers it. True if it was not known.
+    fn is_new(&self, request_id: &str, tenant: &str) -> bool {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key: (Box<str>, Box<str>) = (request_id.into(), tenant.into());
+        if !latest.known.insert(key.clone()) {
+            return false;
+        }
+        latest.order.push_back(key);
+        if latest.order.len() > RATED_MAX
+            && let Some(oldest) = latest.order.pop_front()
+        {
+            latest.known.remove(&oldest);
+        }
+        true
+    }
+}
+
 /// Answers the request.
 pub(super) async fn answer(
     shared: &Arc<Shared>,
@@ -79,26 +110,18 @@ pub(super) async fn answer(
         return Err(bad(format!("`comment` is longer than {COMMENT_MAX} characters.")));
     }
     let call = own_call(shared, &said.request_id, tenant.as_deref()).await?;
-    // A comment is a payload: it is kept only where payloads are sealed.
-    let sealed = live.config.store.as_ref().is_some_and(|store| matches!(store.sealing, Sealing::Keys(_)));
-    let comment = said.comment.filter(|_| sealed).map(|comment| Payload::from(comment.into_bytes()));
+    let tenant = tenant.unwrap_or_default();
+    note(shared, &call, &tenant, score).await;
+    let comment = said.comment.as_deref().and_then(|comment| sealed(live.config.store.as_ref(), &call, comment));
     let comment_kept = comment.is_some();
-    let rate = Rate {
-        tenant: store::tenant(tenant.as_deref()),
-        request_id: call.request_id.clone(),
-        score,
-        comment,
-        keep: KEEP,
-    };
-    let rated = shared.stored(shared.store.rate(rate)).await.map_err(|error| store::down(&error))?;
-    note(shared, &call, score, rated);
     shared.telemetry.rated(Feedback {
         request_id: call.request_id.clone(),
-        tenant_hash: tenant.unwrap_or_default(),
+        tenant_hash: tenant,
         time: shared.clock.wall(),
         route: call.route,
         target: call.served_by.clone(),
         score,
+        comment,
     });
     let body = json!({ "request_id": call.request_id, "score": score, "target": call.served_by, "comment_kept": comment_kept });
     Ok(Answer::json(StatusCode::OK, body).respond(request_id))
@@ -119,23 +142,39 @@ async fn own_call(shared: &Shared, id: &str, tenant: Option<&str>) -> Result<Cal
 
 /// Counts a rating, and shows it to the detectors if it is the first: a second one corrects a person's word, it is no
 /// second evidence.
-fn note(shared: &Shared, call: &CallRecord, score: f64, rated: Rated) {
+async fn note(shared: &Shared, call: &CallRecord, tenant: &str, score: f64) {
     let good = score >= 0.5;
     let metrics = shared.telemetry.metrics();
     if good { &metrics.feedback_good } else { &metrics.feedback_bad }.add(1);
-    match (rated, call.served_by.clone()) {
-        (Rated::First, Some(target)) => {
-            let now = shared.clock.mono();
-            let event = FleetEvent::Feedback { route: call.route.clone(), target, good };
-            shared.with_fleet(|fleet| fleet.handle(event, now));
-        }
-        (Rated::First, None) | (Rated::Replaced { .. }, _) => {}
+    let id = call.request_id.as_str();
+    let Some(target) = call.served_by.clone() else { return };
+    if !shared.rated.is_new(id, tenant) || matches!(shared.telemetry.rating(id, tenant).await, Ok(Some(_))) {
+        return;
     }
+    let now = shared.clock.mono();
+    let event = FleetEvent::Feedback { route: call.route.clone(), target, good };
+    shared.with_fleet(|fleet| fleet.handle(event, now));
+}
+
+/// A comment is a payload: it is kept only where the store's payloads are sealed, and sealed with the same key.
+fn sealed(_store: Option<&StoreConfig>, _call: &CallRecord, _comment: &str) -> Option<Vec<u8>> {
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_rating_is_no_news_until_it_is_forgotten() {
+        let rated = Rated::default();
+        assert!(rated.is_new("req_1", "a") && rated.is_new("req_1", "b"));
+        assert!(!rated.is_new("req_1", "a"));
+        for n in 0..RATED_MAX {
+            rated.is_new(&format!("other_{n}"), "a");
+        }
+        assert!(rated.is_new("req_1", "a"), "it is bounded");
+    }
 
     #[test]
     fn a_rating_or_a_score_but_not_both() {

@@ -97,6 +97,7 @@ pub(crate) struct Shared {
     /// What must not be forgotten.
     store: Arc<dyn Store>,
     queue: queue::Queue,
+    rated: feedback::Rated,
     caching: cache::OnTheWay,
     held_bytes: intake::HeldBytes,
     draining: AtomicBool,
@@ -317,6 +318,7 @@ impl Gateway {
             calls: AtomicU64::new(0),
             store,
             queue: queue::Queue::default(),
+            rated: feedback::Rated::default(),
             caching: cache::OnTheWay::default(),
             held_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),

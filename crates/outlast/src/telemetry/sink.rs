@@ -238,6 +238,15 @@ impl Telemetry {
         self.read(move |file| file.get(&id)).await.map(Option::flatten)
     }
 
+    /// A caller's rating of a call that the file knows; `tenant` is empty where callers have no key.
+    ///
+    /// # Errors
+    /// The reason the file could not be read, which is in the log as well.
+    pub async fn rating(&self, request_id: &str, tenant: &str) -> Result<Option<Feedback>, String> {
+        let (id, tenant) = (request_id.to_owned(), tenant.to_owned());
+        self.read(move |file| file.feedback(&id, &tenant)).await.map(Option::flatten)
+    }
+
     /// The latest calls kept in the file, newest first; empty without a file.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use outlast_model::{RequestId, RouteId, TargetId, Wall};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-/// A caller's rating of one call. What the caller wrote with it is a payload and not kept here.
+/// A caller's rating of one call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feedback {
     /// The rated call.
@@ -18,11 +18,13 @@ pub struct Feedback {
     pub target: Option<TargetId>,
     /// 0 is as bad and 1 as good as can be.
     pub score: f64,
+    /// The caller's words, sealed by whoever hands them over: no payload stands in this file in the clear.
+    pub comment: Option<Vec<u8>>,
 }
 
 pub(super) fn insert(batch: &Transaction<'_>, rating: &Feedback) -> rusqlite::Result<()> {
     batch
-        .prepare_cached("INSERT OR REPLACE INTO feedback VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .prepare_cached("INSERT OR REPLACE INTO feedback VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![
             rating.request_id.as_str(),
             &*rating.tenant_hash,
@@ -30,6 +32,7 @@ pub(super) fn insert(batch: &Transaction<'_>, rating: &Feedback) -> rusqlite::Re
             rating.route.as_str(),
             rating.target.as_ref().map(|target| target.as_str()),
             rating.score,
+            rating.comment,
         ])
         .map(drop)
 }
@@ -48,5 +51,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Feedback> {
         route: row.get::<_, String>(3)?.as_str().into(),
         target: row.get::<_, Option<String>>(4)?.map(TargetId::new),
         score: row.get(5)?,
+        comment: row.get(6)?,
     })
 }

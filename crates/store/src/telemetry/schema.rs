@@ -21,6 +21,7 @@ CREATE TABLE feedback (
     route TEXT NOT NULL,
     target TEXT,
     score REAL NOT NULL,
+    comment BLOB,
     PRIMARY KEY (request_id, tenant_hash)
 ) WITHOUT ROWID;
 CREATE INDEX feedback_by_time ON feedback (time_ms);
