@@ -6,7 +6,6 @@ use outlast_model::{
     policy::{Ability, Contract, Dialect, Keep, Permissions, Schema, StreamContract, ToolMode, ToolPolicy},
 };
 use outlast_wire::{Adapt, Adapted, Inbound, Put, Unsupported};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const O: Dialect = Dialect::OpenaiChat;
@@ -516,74 +515,5 @@ fn the_oldest_rounds_go_first_and_no_result_loses_its_call() {
         assert_eq!(texts(150, vec![Keep::ToolResults]), Ok([false, true, false, true]));
         assert_eq!(texts(380, vec![]), Ok([false, false, false, false]));
         assert_eq!(texts(whole - 10, vec![]), Err(Unsupported { features: vec!["shorten"] }));
-    }
-}
-
-/// A body of fields that nobody knows, in an order that nobody chose, with the known ones among them.
-fn bodies() -> impl Strategy<Value = Vec<(String, String)>> {
-    let unknown = (
-        "[a-z]{3,8}",
-        prop_oneof![
-            "[1-9][0-9]{0,8}",
-            "\"[a-z\\\\n ,{}]{0,9}\"".prop_map(|text| text.replace('\\', "\\\\")),
-            Just("[1, {\"a\" : 2.50}]".to_owned())
-        ],
-    );
-    let known = |name: &'static str, value: &'static str| Just((name.to_owned(), value.to_owned()));
-    (
-        prop::collection::vec(unknown, 0..5),
-        known("outlast", r#"{ "sources":["a"], "confirm" : "t"}"#),
-        known("max_tokens", "900"),
-        any::<bool>(),
-    )
-        .prop_flat_map(|(mut fields, outlast, limit, limited)| {
-            fields.retain(|(name, _)| {
-                !["model", "messages", "outlast", "max_tokens", "stream", "tools"].contains(&name.as_str())
-            });
-            fields.sort();
-            fields.dedup_by(|one, other| one.0 == other.0);
-            fields.extend([
-                ("model".to_owned(), "\"route\"".to_owned()),
-                ("messages".to_owned(), r#"[ {"role":"user","content":"caf\u00e9"} ]"#.to_owned()),
-                outlast,
-            ]);
-            fields.extend(limited.then_some(limit));
-            Just(fields).prop_shuffle()
-        })
-}
-
-proptest! {
-    #[test]
-    fn every_field_that_is_not_edited_stays_byte_for_byte(fields in bodies(), space in "[ \n]{0,2}", from in prop::sample::select(vec![O, A])) {
-        let body = |fields: &[(String, String)]| {
-            let all: Vec<String> = fields.iter().map(|(name, value)| format!("{space}\"{name}\"{space}:{space}{value}{space}")).collect();
-            format!("{{{}}}", all.join(","))
-        };
-        let brief = Brief { max_output_tokens: Some(100), ..Brief::default() };
-        let contract = contract();
-        let put = Put { brief: &brief, contract: &contract, ..Put::plain() };
-        let inbound = Inbound::parse(from, body(&fields).into()).unwrap();
-        let to = Adapt { dialect: from, model: "other", max_output: None, ask_usage: false, put };
-        let sent = String::from_utf8(inbound.adapt(&to).unwrap().body.concat()).unwrap();
-        serde_json::from_str::<Value>(&sent).unwrap();
-        let limited = fields.iter().any(|(name, _)| name == "max_tokens");
-        let expected: Vec<(String, String)> = fields
-            .iter()
-            .filter(|(name, _)| name != "outlast")
-            .map(|(name, value)| match name.as_str() {
-                "model" => (name.clone(), "\"other\"".to_owned()),
-                "max_tokens" => (name.clone(), "100".to_owned()),
-                _ => (name.clone(), value.clone()),
-            })
-            .collect();
-        let squeezed = |text: &str| text.replace([' ', '\n'], "");
-        let added = if limited { String::new() } else { ",\"max_tokens\":100".to_owned() };
-        prop_assert_eq!(squeezed(&sent), squeezed(&body(&expected)).trim_end_matches('}').to_owned() + &added + "}");
-        for (name, value) in &expected {
-            prop_assert!(sent.contains(&format!("\"{name}\"{space}:{space}{value}")), "{} in {}", name, sent);
-        }
-        let plain = Adapt { put: Put::plain(), model: "route", ..to };
-        let sent = inbound.adapt(&plain).unwrap();
-        prop_assert!(!sent.adapted);
     }
 }
