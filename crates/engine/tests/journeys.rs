@@ -36,7 +36,7 @@ fn a_plain_stream_is_released_at_its_first_output_and_delivered_at_its_end() {
     let world = one_call(stream(), |_| ok());
     let seen = &world.calls[0];
     assert_eq!(seen.released, Some((0, at(1.3))));
-    assert_eq!(seen.delivered, Some((0, at(1.4))));
+    assert_eq!(seen.delivered, Some((Source::Attempt(0), at(1.4))));
     let settled = world.settled(0);
     assert_eq!(settled.outcome, Outcome::Answered);
     assert_eq!(settled.served_by.as_ref().unwrap().as_str(), "a/m");
@@ -121,7 +121,7 @@ fn a_refusal_moves_on_only_if_the_contract_says_so_and_is_given_if_everybody_ref
     let mut world = World::new(&targets, lenient, |_, _| bad(Failure::Refusal));
     world.arrive(at(1.0), whole());
     world.run_until(at(60.0));
-    assert_eq!(world.calls[0].delivered.unwrap().0, 1, "the last refusal is the reply");
+    assert_eq!(world.calls[0].delivered.unwrap().0, Source::Attempt(1), "the last refusal is the reply");
 }
 
 #[test]

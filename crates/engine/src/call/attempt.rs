@@ -240,7 +240,9 @@ impl Call {
         self.note_first_output(fleet, now);
         let Some(flight) = &self.flight else { return };
         if flight.paid_for.is_some_and(|limit| runaway(limit, flight.tokens)) {
-            self.abort(flight.attempt);
+            let (attempt, at, tokens) = (flight.attempt, flight.at, flight.tokens);
+            self.abort(attempt);
+            self.overrun(attempt, at, tokens, fleet);
             self.attempt_failed(fleet, FailureReport::of(Failure::CostSpike), Broken::default(), now);
             return;
         }

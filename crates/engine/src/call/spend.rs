@@ -116,6 +116,14 @@ impl Call {
         self.spend.quote(spec.price, self.input_on(at, fleet).saturating_add(extra), wanted)
     }
 
+    /// An attempt has written more than it was reserved for: until its bill comes it counts with that.
+    pub(super) fn overrun(&mut self, attempt: u8, at: usize, output_tokens: u32, fleet: &Fleet) {
+        let input_tokens = self.input_on(at, fleet);
+        if let Some(price) = fleet.target(self.candidates[at].place.ix).spec.price {
+            self.spend.bill(attempt, price.cost(&Usage { input_tokens, output_tokens, ..Usage::default() }));
+        }
+    }
+
     /// The input tokens that this candidate is sent, by its own count.
     fn input_on(&self, at: usize, fleet: &Fleet) -> u32 {
         let candidate = &self.candidates[at];

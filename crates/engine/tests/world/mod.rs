@@ -3,117 +3,23 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+mod rules;
+mod scripts;
+
+pub use rules::Seen;
+pub use scripts::*;
+
 use outlast_engine::*;
 use outlast_model::{
-    Failure, FailureReport, Findings, Mono, Price, Problem, TargetId,
+    Brief, Failure, FailureReport, Findings, Mono, TargetId,
     failure::Deadline,
     policy::*,
-    record::{AttemptReason, Outcome},
     turn::{Finish, Usage},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
-
-pub fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-pub fn at(secs: f64) -> Mono {
-    Mono::ZERO + Duration::from_secs_f64(secs)
-}
-
-pub const TIMEOUTS: Timeouts = Timeouts {
-    connect: Duration::from_secs(5),
-    header: Duration::from_secs(60),
-    first_token: Duration::from_secs(45),
-    idle: Duration::from_secs(30),
-    total: Duration::from_secs(600),
-};
-
-/// A target that can do everything, without probes.
-pub fn target(id: &str) -> TargetSpec {
-    TargetSpec {
-        id: id.into(),
-        provider: TargetId::from(id).provider().into(),
-        region: None,
-        dialect: Dialect::OpenaiChat,
-        capabilities: Capabilities { tools: Ability::Yes, images: Ability::Yes, json_schema: Ability::Yes },
-        context_window: None,
-        max_output: None,
-        price: Some(Price::per_million(3.0, 15.0, None, None)),
-        timeouts: TIMEOUTS,
-        keys: 1,
-        probes: false,
-    }
-}
-
-pub fn probed(id: &str) -> TargetSpec {
-    TargetSpec { probes: true, ..target(id) }
-}
-
-pub fn tier(attempts: u8, deadline: Duration) -> Arc<Tier> {
-    let [none, ..] = Tier::built_in();
-    Arc::new(Tier { name: "test".into(), attempts, deadline, ..none })
-}
-
-pub fn route(targets: &[&str]) -> Route {
-    Route::plain(
-        "route".into(),
-        targets.iter().map(|id| RouteTarget { target: (*id).into(), weight: 1 }).collect(),
-        tier(3, Duration::from_secs(60)),
-        Arc::new(Contract::plain("test", StreamContract::Fail)),
-    )
-}
-
-pub fn stream() -> Needs {
-    Needs { stream: true, input_tokens: 100, ..Needs::default() }
-}
-
-pub fn whole() -> Needs {
-    Needs { input_tokens: 100, ..Needs::default() }
-}
-
-/// How one exchange goes.
-#[derive(Clone, Debug)]
-pub enum Script {
-    /// Head and first output after `first`, then `tokens` outputs `gap` apart, then the end and these findings.
-    Answer { first: Duration, tokens: u32, gap: Duration, findings: Findings },
-    /// This failure, after so long.
-    Fail { after: Duration, report: FailureReport },
-    /// So many outputs, then this failure.
-    Cut { first: Duration, tokens: u32, gap: Duration, report: FailureReport },
-    /// Silence.
-    Hang,
-}
-
-pub fn ok() -> Script {
-    answer(ms(300), Findings::CLEAN)
-}
-
-pub fn answer(first: Duration, findings: Findings) -> Script {
-    Script::Answer { first, tokens: 5, gap: ms(20), findings }
-}
-
-pub fn bad(failure: Failure) -> Script {
-    answer(ms(300), found(failure))
-}
-
-pub fn found(failure: Failure) -> Findings {
-    Findings { problems: vec![Problem::new(failure, "scripted")], ..Findings::CLEAN }
-}
-
-pub fn fail(failure: Failure) -> Script {
-    fail_after(ms(50), failure, None)
-}
-
-pub fn fail_after(after: Duration, failure: Failure, retry_after: Option<Duration>) -> Script {
-    let answered = !matches!(failure, Failure::Timeout(_) | Failure::Connection(_));
-    let status = answered.then_some(if failure == Failure::RateLimited { 429 } else { 500 });
-    Script::Fail { after, report: FailureReport { status, retry_after, ..FailureReport::of(failure) } }
-}
 
 /// What is asked of a scripted target.
 #[derive(Clone, Debug)]
@@ -124,35 +30,21 @@ pub struct Question {
     pub probe: bool,
     /// How many exchanges this target has had before.
     pub earlier: u32,
+    /// How it is put.
+    pub brief: Brief,
 }
 
 type Behaviour = Box<dyn FnMut(&Question, &mut fastrand::Rng) -> Script>;
+/// What a backstop comes to, and after how long; `None`: it never answers.
+type Backstops = Box<dyn FnMut(usize, &FailureReport) -> Option<(Duration, Backstopped)>>;
 
 enum Todo {
     Arrive(Needs, Option<Duration>),
     Feed(u64, Event),
     Probed(TargetIx, u8, Result<Duration, FailureReport>),
     ClientGone(u64),
-}
-
-/// Everything seen of one call.
-#[derive(Debug)]
-pub struct Seen {
-    pub call: Call,
-    pub deadline: Mono,
-    pub needs: Needs,
-    /// (time, target, key) of each start.
-    pub starts: Vec<(Mono, TargetId, u8)>,
-    pub scripts: Vec<&'static str>,
-    live: Option<u8>,
-    checked_clean: BTreeSet<u8>,
-    refused: BTreeSet<u8>,
-    checks: BTreeMap<u8, Findings>,
-    pub released: Option<(u8, Mono)>,
-    pub delivered: Option<(u8, Mono)>,
-    pub rejected: Option<(FailureReport, Option<FailureReport>, RetryAdvice, bool, Mono)>,
-    pub settled: Option<Settlement>,
-    gone: bool,
+    Checked(u64, u8, Findings),
+    Backstopped(u64, usize, Backstopped),
 }
 
 pub struct World {
@@ -166,6 +58,10 @@ pub struct World {
     pub trace: Vec<String>,
     /// What targets count as a token, against the estimate.
     pub token_scale: f64,
+    /// How long validators and judges take.
+    pub judging: Duration,
+    specs: BTreeMap<TargetId, TargetSpec>,
+    backstops: Backstops,
     asked: BTreeMap<TargetId, u32>,
     behaviour: Behaviour,
     rng: fastrand::Rng,
@@ -202,12 +98,23 @@ impl World {
             probes: Vec::new(),
             trace: Vec::new(),
             token_scale: 1.0,
+            judging: Duration::ZERO,
+            specs: targets.iter().map(|spec| (spec.id.clone(), spec.clone())).collect(),
+            backstops: Box::new(|_, _| Some((Duration::ZERO, Backstopped::Declined))),
             asked: BTreeMap::new(),
             behaviour: Box::new(behaviour),
             rng: fastrand::Rng::with_seed(seed ^ 0x5eed),
             agenda: BTreeMap::new(),
             seq: 0,
         }
+    }
+
+    pub fn with_backstops(
+        mut self,
+        backstops: impl FnMut(usize, &FailureReport) -> Option<(Duration, Backstopped)> + 'static,
+    ) -> World {
+        self.backstops = Box::new(backstops);
+        self
     }
 
     pub fn rebind(&mut self, route: &Route) {
@@ -291,23 +198,8 @@ impl World {
                     deadline: None,
                     seed: self.rng.u64(..),
                 };
-                let deadline = self.now + self.route.route().tier.deadline;
-                self.calls.push(Seen {
-                    call: Call::new(ask, self.now),
-                    deadline,
-                    needs,
-                    starts: Vec::new(),
-                    scripts: Vec::new(),
-                    live: None,
-                    checked_clean: BTreeSet::new(),
-                    refused: BTreeSet::new(),
-                    checks: BTreeMap::new(),
-                    released: None,
-                    delivered: None,
-                    rejected: None,
-                    settled: None,
-                    gone: false,
-                });
+                let seen = Seen::new(Call::new(ask, self.now), self.route.clone(), needs, self.now);
+                self.calls.push(seen);
                 self.live.insert(id);
                 if let Some(stays) = stays {
                     self.client_leaves(self.now + stays, id);
@@ -324,10 +216,28 @@ impl World {
                     unreachable!("only exchanges are scripted")
                 };
                 if open.live == Some(attempt) {
-                    if matches!(event, Event::Ended { .. } | Event::Failed { .. }) {
+                    if let Event::Ended { spent, .. } | Event::Failed { spent, .. } = &event {
+                        let usage = spent.usage;
+                        self.bill(id, attempt, &usage);
                         self.calls[id as usize].live = None;
                     }
+                    if let Event::Output { tokens, .. } = event {
+                        self.calls[id as usize].heard += tokens;
+                    }
                     self.feed(id, event);
+                }
+            }
+            Todo::Checked(id, attempt, findings) => {
+                let seen = &mut self.calls[id as usize];
+                if seen.checking == Some(attempt) {
+                    seen.checking = None;
+                    seen.was_checked(attempt, &findings);
+                    self.feed(id, Event::Checked { attempt, findings });
+                }
+            }
+            Todo::Backstopped(id, at, outcome) => {
+                if self.calls[id as usize].settled.is_none() {
+                    self.feed(id, Event::Backstopped { at, outcome });
                 }
             }
             Todo::Probed(target, key, result) => {
@@ -370,9 +280,18 @@ impl World {
                 FleetAction::Probe { target, target_id, key, timeout } => {
                     self.probes.push((self.now, target_id.clone()));
                     let earlier = *self.asked.entry(target_id.clone()).and_modify(|n| *n += 1).or_insert(0);
-                    let question = Question { target: target_id, key, now: self.now, probe: true, earlier };
+                    let question = Question {
+                        target: target_id,
+                        key,
+                        now: self.now,
+                        probe: true,
+                        earlier,
+                        brief: Brief::default(),
+                    };
                     let (after, result) = match (self.behaviour)(&question, &mut self.rng) {
-                        Script::Answer { first, .. } | Script::Cut { first, .. } => (first, Ok(first)),
+                        Script::Answer { first, .. } | Script::Cut { first, .. } | Script::RunAway { first, .. } => {
+                            (first, Ok(first))
+                        }
                         Script::Fail { after, report } => (after, Err(report)),
                         Script::Hang => (timeout, Err(FailureReport::of(Failure::Timeout(Deadline::FirstToken)))),
                     };
@@ -387,95 +306,81 @@ impl World {
     fn watch(&mut self, id: u64, action: Action) {
         self.trace.push(format!("{:?} {id} {action:?}", self.now));
         let now = self.now;
-        let tier = self.route.route().tier.clone();
         let seen = &mut self.calls[id as usize];
-        assert!(seen.settled.is_none(), "call {id}: an action after its settlement: {action:?}");
-        assert!(now <= seen.deadline, "call {id}: it outlives its deadline");
+        seen.watch_time(id, &action, now);
         match action {
-            Action::Start { attempt, target, target_id, key, timeouts, fallback_reason: _, brief: _ } => {
-                assert_eq!(usize::from(attempt), seen.starts.len(), "call {id}: attempts are numbered in order");
-                assert!(seen.starts.len() < usize::from(tier.attempts), "call {id}: more attempts than its tier has");
-                assert!(seen.live.is_none(), "call {id}: two exchanges at once");
-                assert!(seen.delivered.is_none() && seen.rejected.is_none(), "call {id}: an attempt after its end");
-                assert!(seen.released.is_none(), "call {id}: an attempt after the commit point");
+            Action::Start { attempt, target: _, target_id, key, timeouts, fallback_reason: _, brief } => {
                 assert!(timeouts.total <= now.until(seen.deadline), "call {id}: timeouts reach past the deadline");
-                seen.starts.push((now, target_id.clone(), key));
-                seen.live = Some(attempt);
-                let repeated =
-                    seen.starts.len() - seen.starts.iter().map(|(_, t, k)| (t, k)).collect::<BTreeSet<_>>().len();
-                assert!(repeated <= 1, "call {id}: more than one same-target retry");
-                let _ = target;
+                seen.watch_start(id, attempt, &self.specs[&target_id], key, &brief, now);
                 let earlier = *self.asked.entry(target_id.clone()).and_modify(|n| *n += 1).or_insert(0);
-                let question = Question { target: target_id, key, now, probe: false, earlier };
+                let question = Question { target: target_id, key, now, probe: false, earlier, brief };
                 let script = (self.behaviour)(&question, &mut self.rng);
-                self.play(id, attempt, script);
+                self.play(id, attempt, &question.brief, script);
             }
             Action::Abort { attempt } => {
-                assert_eq!(seen.live.take(), Some(attempt), "call {id}: aborts what is not in flight");
-                let spent =
-                    Spent { usage: Usage { input_tokens: 100, ..Usage::default() }, bytes_out: 400, bytes_in: 0 };
+                if seen.checking.is_some() {
+                    assert_eq!(seen.checking.take(), Some(attempt), "call {id}: aborts another check");
+                } else {
+                    assert_eq!(seen.live.take(), Some(attempt), "call {id}: aborts what is not in flight");
+                }
+                let brief = &seen.briefs[usize::from(attempt)];
+                let input_tokens = brief.shorten_to.unwrap_or(seen.needs.input_tokens);
+                let output_tokens = seen.heard;
+                let usage = Usage { input_tokens, output_tokens, ..Usage::default() };
+                self.bill(id, attempt, &usage);
+                let spent = Spent { usage, bytes_out: 400, bytes_in: 0 };
                 self.calls[id as usize].call.handle(&mut self.fleet, Event::Aborted { attempt, spent }, now);
             }
-            Action::Check { attempt, budget: _ } => {
-                let findings = seen.checks.remove(&attempt).expect("only an ended reply is checked");
-                match findings.problems.as_slice() {
-                    [] => drop(seen.checked_clean.insert(attempt)),
-                    [only] if only.failure == Failure::Refusal => drop(seen.refused.insert(attempt)),
-                    _ => {}
+            Action::Check { attempt, budget } => {
+                let findings = seen.answer_check(attempt, budget);
+                if self.judging > Duration::ZERO {
+                    seen.checking = Some(attempt);
+                    self.plan(now + self.judging, Todo::Checked(id, attempt, findings));
+                } else {
+                    seen.was_checked(attempt, &findings);
+                    seen.call.handle(&mut self.fleet, Event::Checked { attempt, findings }, now);
                 }
-                self.calls[id as usize].call.handle(&mut self.fleet, Event::Checked { attempt, findings }, now);
             }
-            Action::Release { attempt } => {
-                assert!(
-                    seen.needs.stream && seen.needs.output == OutputNeed::Text,
-                    "call {id}: released a buffered reply"
-                );
-                assert!(seen.released.replace((attempt, now)).is_none(), "call {id}: released twice");
-                assert_eq!(seen.live, Some(attempt), "call {id}: released what is not in flight");
+            Action::Release { attempt } => seen.watch_release(id, attempt, now),
+            Action::Keep { attempt } => seen.watch_keep(id, attempt),
+            Action::Backstop { at, cause } => {
+                let answer = (self.backstops)(at, &cause);
+                if let Some((_, Backstopped::Said { findings, .. })) = &answer {
+                    seen.said = Some((at, findings.clone()));
+                }
+                seen.watch_backstop(id, at, cause);
+                if let Some((after, outcome)) = answer {
+                    self.plan(now + after, Todo::Backstopped(id, at, outcome));
+                }
             }
-            Action::Deliver { validated } => {
-                let (Source::Attempt(attempt) | Source::Kept(attempt)) = validated.source() else {
-                    unreachable!("no backstop has a reply here")
-                };
-                let passed = seen.checked_clean.contains(&attempt) || seen.refused.contains(&attempt);
-                assert!(passed, "call {id}: delivered what did not pass its checks");
-                assert!(seen.released.is_none_or(|(released, _)| released == attempt), "call {id}: mixed two replies");
-                assert!(seen.delivered.replace((attempt, now)).is_none() && seen.rejected.is_none());
-            }
-            Action::Keep { .. } | Action::Backstop { .. } | Action::Defer { .. } => {
-                unreachable!("these worlds have no backstops")
-            }
+            Action::Deliver { validated } => seen.watch_delivery(id, &validated, now),
+            Action::Defer { at } => seen.watch_deferral(id, at),
             Action::Reject { failure, cause, retry, after_commit, .. } => {
                 assert!(seen.delivered.is_none() && seen.rejected.is_none(), "call {id}: rejected twice");
                 assert_eq!(after_commit, seen.released.is_some(), "call {id}: after commit or not");
                 seen.rejected = Some((failure, cause, retry, after_commit, now));
             }
             Action::Settle(settlement) => {
-                assert!(seen.live.is_none(), "call {id}: settled with an exchange in flight");
-                assert_eq!(settlement.attempts.len(), seen.starts.len());
-                let ended =
-                    [seen.delivered.is_some(), seen.rejected.is_some(), settlement.outcome == Outcome::Cancelled];
-                assert_eq!(ended.iter().filter(|ended| **ended).count(), 1, "call {id}: one ending: {ended:?}");
-                assert!(settlement.wasted <= settlement.cost);
-                let same = settlement.attempts.iter().filter(|a| a.reason == AttemptReason::SameTarget).count();
-                assert!(same <= 1, "call {id}: more than one same-target retry");
-                let block = settlement.attempts.iter().position(|a| {
-                    a.failure
-                        .as_ref()
-                        .is_some_and(|report| matches!(report.failure, Failure::SafetyBlock | Failure::InvalidRequest))
-                });
-                assert!(block.is_none_or(|at| at + 1 == settlement.attempts.len()), "call {id}: got round a block");
-                seen.settled = Some(*settlement);
+                seen.watch_settlement(id, *settlement);
                 self.live.remove(&id);
             }
         }
     }
 
+    fn bill(&mut self, id: u64, attempt: u8, usage: &Usage) {
+        let seen = &mut self.calls[id as usize];
+        let target = &seen.starts[usize::from(attempt)].1;
+        seen.bill(attempt, &self.specs[target], usage);
+    }
+
     /// Puts an exchange's events on the agenda.
-    fn play(&mut self, id: u64, attempt: u8, script: Script) {
+    fn play(&mut self, id: u64, attempt: u8, brief: &Brief, script: Script) {
         let start = self.now;
-        let streamed = self.calls[id as usize].needs.stream;
-        let input_tokens = (f64::from(self.calls[id as usize].needs.input_tokens) * self.token_scale) as u32;
+        let seen = &self.calls[id as usize];
+        let streamed = seen.needs.stream;
+        let limit = brief.max_output_tokens.or(seen.needs.max_output_tokens).unwrap_or(u32::MAX);
+        let sent = brief.shorten_to.unwrap_or(seen.needs.input_tokens);
+        let input_tokens = (f64::from(sent) * self.token_scale) as u32;
         let spent = |tokens| Spent {
             usage: Usage { input_tokens, output_tokens: tokens, ..Usage::default() },
             bytes_out: 400,
@@ -494,9 +399,17 @@ impl World {
         };
         match script {
             Script::Answer { first, tokens, gap, findings } => {
+                let tokens = tokens.min(limit);
                 self.calls[id as usize].checks.insert(attempt, findings);
                 let end = outputs(self, first, tokens, gap);
                 let event = Event::Ended { attempt, finish: Some(Finish::Stop), spent: spent(tokens) };
+                self.plan(end, Todo::Feed(id, event));
+            }
+            Script::RunAway { first, gap } => {
+                const FOR_EVER: u32 = 1000;
+                self.calls[id as usize].checks.insert(attempt, Findings::CLEAN);
+                let end = outputs(self, first, FOR_EVER, gap);
+                let event = Event::Ended { attempt, finish: Some(Finish::Stop), spent: spent(FOR_EVER) };
                 self.plan(end, Todo::Feed(id, event));
             }
             Script::Cut { first, tokens, gap, report } => {
