@@ -188,6 +188,21 @@ fn the_only_reply_is_served_at_once_if_it_keeps_the_degraded_schema() {
 }
 
 #[test]
+fn a_reply_that_keeps_the_degraded_schema_is_kept_while_it_is_mended() {
+    let world = one_call(repairing(AfterRepair::Stop), |q| match q.brief.mend {
+        None => keeps_degraded(),
+        Some(_) => ok(),
+    });
+    assert_eq!(path(&world), [("a/m", R::First, D::Keep), ("a/m", R::Repair, D::Deliver)]);
+    assert!(!world.settled(0).degraded);
+    let world = one_call(repairing(AfterRepair::Stop), |q| match q.brief.mend {
+        None => keeps_degraded(),
+        Some(_) => breaks(&[Gate::Schema]),
+    });
+    assert_eq!(world.calls[0].delivered.unwrap().0, Source::Kept(0), "stop is for when nothing can be served");
+}
+
+#[test]
 fn the_kept_reply_is_served_at_the_deadline() {
     let mut route = under(gated(), &["a/m", "b/m"]);
     route.tier = tier(3, Duration::from_secs(5));

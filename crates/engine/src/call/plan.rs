@@ -158,9 +158,10 @@ impl Call {
             let target = fleet.target(candidate.place.ix);
             let shortened = candidate.shorten_to.is_some();
             let too_small = !shortened && target.spec.context_window.is_some_and(|window| window <= self.larger_than);
+            let Ok(quote) = self.quote(at, None, fleet) else { continue };
             // What was cut off there would be cut off here.
-            let too_short =
-                self.longer_than > 0 && target.spec.max_output.is_some_and(|limit| limit <= self.longer_than);
+            let limit = quote.map(|quote| quote.output).or(target.spec.max_output);
+            let too_short = self.longer_than > 0 && limit.is_some_and(|limit| limit <= self.longer_than);
             // A further attempt that would most likely run out of time is not worth its price. A first one is, and so is
             // one on a target whose speed is only guessed: a guess must not leave a short deadline without a fallback.
             let known = target.latency(&self.needs).known_p50(self.needs.input_tokens);

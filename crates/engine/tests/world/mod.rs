@@ -311,7 +311,9 @@ impl World {
         match action {
             Action::Start { attempt, target: _, target_id, key, timeouts, fallback_reason: _, brief } => {
                 assert!(timeouts.total <= now.until(seen.deadline), "call {id}: timeouts reach past the deadline");
-                seen.watch_start(id, attempt, &self.specs[&target_id], key, &brief, now);
+                // A target that a reload brought is as usual.
+                let spec = self.specs.entry(target_id.clone()).or_insert_with(|| target(target_id.as_str()));
+                seen.watch_start(id, attempt, spec, key, &brief, now);
                 let earlier = *self.asked.entry(target_id.clone()).and_modify(|n| *n += 1).or_insert(0);
                 let question = Question { target: target_id, key, now, probe: false, earlier, brief };
                 let script = (self.behaviour)(&question, &mut self.rng);
