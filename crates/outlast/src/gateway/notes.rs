@@ -18,6 +18,8 @@ pub(super) struct Story<'a> {
     pub(super) plan: &'a [Intent],
     /// Where and when there will be an answer: members of the `outlast` object.
     pub(super) promise: Option<&'a Value>,
+    /// What the client is told went wrong.
+    pub(super) failure: Option<Failure>,
 }
 
 /// The facts of a notice, each a sentence or empty: what the contract's template may use.
@@ -76,7 +78,7 @@ impl Story<'_> {
             (Some(BackstopName::Escalate), Some(_)) => "A person will look at it; look again in a while.".into(),
             (Some(BackstopName::Confirm), Some(_)) => "Say yes to go on that way, or try again later.".into(),
             (Some(_) | None, _) => {
-                let failed = record.outcome.failure().map(after).map(str::to_owned);
+                let failed = self.failure.map(after).map(str::to_owned);
                 failed.or_else(|| record.gave_up.first().map(|gave_up| then(gave_up).to_owned())).unwrap_or_default()
             }
         }

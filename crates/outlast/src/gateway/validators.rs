@@ -74,7 +74,8 @@ async fn verdict(response: Response<Reply>) -> Option<Verdict> {
             read.extend_from_slice(&data);
         }
     }
-    serde_json::from_slice(&read).ok()
+    // A list of values would be read as the fields in their order.
+    read.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(&read).ok())?
 }
 
 /// Whether anybody else is asked about this route's replies.

@@ -6,12 +6,14 @@
 
 pub(crate) mod ask;
 pub(crate) mod conn;
+pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod rig;
 pub(crate) mod upstream;
 
 pub(crate) use ask::{Ask, Event, Reply};
 pub(crate) use conn::Conn;
+pub(crate) use model::{Act, model, says};
 pub(crate) use process::Server;
 pub(crate) use rig::{Rig, plan, two_fakes};
 pub(crate) use upstream::{Step, Upstream};

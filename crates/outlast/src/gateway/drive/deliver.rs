@@ -58,7 +58,7 @@ impl Driver {
         self.remember(source);
         let (given, plan) = self.given(source);
         let Some(record) = self.record.as_deref() else { return };
-        let story = Story { record, plan: &plan, promise: None };
+        let story = Story { record, plan: &plan, promise: None, failure: None };
         let notes = self.noted(record.degraded).then(|| story.object(&self.route.gates));
         match given {
             Given::Own(attempt) if self.inbound.stream() => self.end_stream(attempt, notes, outlet).await,
@@ -127,7 +127,7 @@ impl Driver {
             return self.reject(&report, None, RetryAdvice::default(), outlet).await;
         };
         let Some(record) = self.record.as_deref() else { return };
-        let story = Story { record, plan: &[], promise: Some(&deferral.facts) };
+        let story = Story { record, plan: &[], promise: Some(&deferral.facts), failure: None };
         if deferral.said.text.is_empty() {
             deferral.said.text = story.notice(&self.route.gates);
         }
@@ -308,7 +308,7 @@ impl Driver {
         let (status, body) = own.unwrap_or_else(|| {
             let message = self.message(failure, retry);
             let reply = error::body(self.inbound.dialect(), failure, &message, record.request_id.as_str());
-            let story = Story { record, plan: &[], promise: None };
+            let story = Story { record, plan: &[], promise: None, failure: Some(failure.failure) };
             let notes = self.noted(false).then(|| story.object(&self.route.gates));
             let body = notes.iter().fold(reply.body, |body, notes| note::in_body(body, notes));
             (StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY), body)
