@@ -77,9 +77,8 @@ impl Driver {
 
     /// Keeps a full reply for the route's cache, if it has one.
     fn remember(&mut self, source: Source) {
-        let is_full = self.record.as_ref().is_some_and(|record| !record.degraded);
+        let is_full = self.record.as_ref().is_some_and(|record| !record.degraded && record.backstop.is_none());
         if is_full
-            && !matches!(source, Source::Backstop(_))
             && cache::has(self.route.route())
             && let Some(said) = self.said(source)
         {
