@@ -211,7 +211,7 @@ impl Inbound {
 
     fn estimate_input(&self) -> u32 {
         // It goes nowhere.
-        let own = self.value("outlast").map_or(0, |value| tokens::estimate(value.as_bytes()));
+        let own = self.value("outlast").map_or(0, object_estimate);
         input_estimate(&self.body, &self.scan).saturating_sub(own)
     }
 
@@ -293,13 +293,18 @@ impl Inbound {
 }
 
 /// The estimated tokens of some JSON: text by script, attachments as images, escapes as what they stand for.
-pub(crate) fn input_estimate(json: &[u8], scan: &Scan) -> u32 {
+fn input_estimate(json: &[u8], scan: &Scan) -> u32 {
     let attached = u32::try_from(scan.attachment_bytes / 4).unwrap_or(u32::MAX);
     let images = scan.images.max(u32::from(attached > 0)).saturating_mul(tokens::IMAGE_TOKENS);
     tokens::estimate(json)
         .saturating_sub(scan.escape_savings.div_ceil(60))
         .saturating_sub(attached)
         .saturating_add(images)
+}
+
+/// The estimated tokens of one JSON object of a body, as they count in the whole body's estimate.
+pub(crate) fn object_estimate(object: &str) -> u32 {
+    scan::scan(object).map_or(0, |scan| input_estimate(object.as_bytes(), &scan))
 }
 
 fn has_images(hub: &Request) -> bool {

@@ -55,11 +55,12 @@ impl<'a> Changes<'a> {
     pub(crate) fn of(inbound: &'a Inbound, to: &'a Adapt<'a>) -> Changes<'a> {
         let (brief, contract) = (to.put.brief, to.put.contract);
         let tools = Tools::of(inbound, brief, contract);
-        let no_tools = to.put.can_call_tools == Ability::No;
-        let described = brief.tool_mode == ToolMode::PlanOnly && no_tools && tools.any_left();
+        // Words serve a target of unknown ability too: it may be asked for a plan because it has just refused tools.
+        let unsure = to.put.can_call_tools != Ability::Yes;
+        let described = brief.tool_mode == ToolMode::PlanOnly && unsure && tools.any_left();
         let sends_none = described || (!tools.any_left() && (tools.withholds() || brief.tool_mode != ToolMode::Full));
-        // Both vendors take earlier calls and results without tools beside them; who cannot call tools may not.
-        let traffic_as_text = sends_none && no_tools;
+        // Both vendors take earlier calls and results without tools beside them; others may not.
+        let traffic_as_text = sends_none && unsure;
         let schema = match (&contract.checks.schema, inbound.output()) {
             (None, _) | (_, OutputFormat::JsonSchema { .. } | OutputFormat::Opaque(_)) => Told::Nothing,
             (Some(schema), OutputFormat::Text) if to.put.native_schema == Ability::Yes && !described => {

@@ -1,6 +1,6 @@
 //! An input made to fit: the oldest turns go first.
 
-use crate::{Inbound, inbound::input_estimate, scan};
+use crate::{Inbound, inbound::object_estimate};
 use outlast_model::{
     policy::{Contract, Keep},
     turn::{Part, Request, Role, Turn},
@@ -38,7 +38,7 @@ pub(crate) fn dropped(
         for at in turns().filter(|at| *at >= shift) {
             gone[at] = true;
             // Rounded down: many small messages must not free more than they had together.
-            left = left.saturating_sub(tokens_of(messages[at - shift].get()).saturating_sub(1));
+            left = left.saturating_sub(object_estimate(messages[at - shift].get()).saturating_sub(1));
         }
         if left <= limit {
             return Some(gone);
@@ -75,9 +75,4 @@ pub(crate) fn is_tool_traffic(part: &Part) -> bool {
         | Part::RedactedReasoning { .. }
         | Part::Refusal { .. } => false,
     }
-}
-
-/// The estimate of one message, as it counts in [`Inbound::input_tokens`].
-fn tokens_of(message: &str) -> u32 {
-    scan::scan(message).map_or(0, |scan| input_estimate(message.as_bytes(), &scan))
 }

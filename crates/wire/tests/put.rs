@@ -217,7 +217,8 @@ fn a_mode_withholds_tools_and_the_choice_that_names_them() {
                 body["parallel_tool_calls"] = json!(false);
             }
             let brief = mode(mode_);
-            let adapted = Case::of(&brief, &contract).adapt(from, to, &body).unwrap();
+            let case = Case { can_call_tools: Ability::Yes, ..Case::of(&brief, &contract) };
+            let adapted = case.adapt(from, to, &body).unwrap();
             let sent: Value = serde_json::from_slice(&adapted.body.concat()).unwrap();
             assert_eq!(tool_names(&sent), expected, "{from:?} {to:?} {mode_}");
             let choice = sent.get("tool_choice").map(Value::to_string).unwrap_or_default();
@@ -282,7 +283,8 @@ fn what_the_provider_runs_is_withheld_unless_it_is_listed() {
         (A, &anthropic, ToolMode::None, "", vec![], vec![]),
     ] {
         let (brief, contract) = (mode(mode_), with_tools(&[read_only]));
-        let adapted = Case::of(&brief, &contract).adapt(dialect, dialect, body).unwrap();
+        let case = Case { can_call_tools: Ability::Yes, ..Case::of(&brief, &contract) };
+        let adapted = case.adapt(dialect, dialect, body).unwrap();
         let sent: Value = serde_json::from_slice(&adapted.body.concat()).unwrap();
         assert_eq!(tool_names(&sent), tools, "{dialect:?} {mode_} {read_only}");
         let left: Vec<&str> = ["web_search_options", "functions", "mcp_servers", "container"]
@@ -372,7 +374,10 @@ fn earlier_calls_become_text_where_no_tool_is_sent_and_only_there() {
             (ToolMode::PlanOnly, Ability::No, true),
             (ToolMode::None, Ability::No, true),
             (ToolMode::None, Ability::Yes, false),
-            (ToolMode::None, Ability::Unknown, false),
+            // Nobody knows, and it may just have refused tools.
+            (ToolMode::PlanOnly, Ability::Unknown, true),
+            (ToolMode::None, Ability::Unknown, true),
+            (ToolMode::ReadOnly, Ability::Unknown, false),
         ] {
             let brief = mode(mode_);
             let case = Case { can_call_tools: ability, ..Case::of(&brief, &contract) };
