@@ -9,6 +9,12 @@ fn at(secs: u64) -> Mono {
     Mono::ZERO + Duration::from_secs(secs)
 }
 
+fn observe(detector: &mut Detector, times: u32, bad: impl Fn(u32) -> bool) {
+    for i in 0..times {
+        let _ = detector.observe(bad(i), NOW);
+    }
+}
+
 /// Observations at `rate` until it alarms; `None` beyond `most`.
 fn until_alarm(detector: &mut Detector, rate: f64, most: u32, rng: &mut fastrand::Rng) -> Option<u32> {
     (1..=most).find(|_| matches!(detector.observe(rng.f64() < rate, NOW), Turn::Alarmed(_)))
@@ -167,7 +173,7 @@ fn an_alarm_that_keeps_everybody_away_ends_on_probation_and_each_relapse_waits_t
 #[test]
 fn a_reply_during_an_alarm_puts_the_quiet_time_off() {
     let mut detector = Detector::new(&OF_REPLIES);
-    (0..5).for_each(|_| drop(detector.observe(true, at(0))));
+    observe(&mut detector, 5, |_| true);
     assert_eq!(detector.observe(false, at(500)), Turn::None);
     assert_eq!(detector.advance(at(600)), Turn::None);
     assert_eq!(detector.advance(at(1100)), Turn::Over(at(0)));
@@ -176,8 +182,8 @@ fn a_reply_during_an_alarm_puts_the_quiet_time_off() {
 #[test]
 fn the_shown_rate_is_that_of_the_last_observations() {
     let mut detector = Detector::new(&OF_GOLDEN);
-    (0..1_000).for_each(|_| drop(detector.observe(false, NOW)));
-    (0..400).for_each(|i| drop(detector.observe(i % 2 == 0, NOW)));
+    observe(&mut detector, 1_000, |_| false);
+    observe(&mut detector, 400, |i| i % 2 == 0);
     assert!((0.4..=0.5).contains(&detector.rate()), "{}", detector.rate());
     assert_eq!(detector.total(), 1_400);
 }
