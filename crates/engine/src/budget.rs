@@ -21,12 +21,14 @@ pub(crate) enum Price {
     SameTarget,
     /// Another healthy target: the load moves.
     Move,
+    /// Another healthy target beside the first: the load grows there.
+    Hedge,
 }
 
 impl Price {
     const fn tokens(self) -> f64 {
         match self {
-            Price::SameTarget => 1.0,
+            Price::SameTarget | Price::Hedge => 1.0,
             Price::Move => 0.3,
         }
     }
@@ -62,6 +64,31 @@ impl RetryBudget {
     }
 }
 
+/// The hedges of one route: a share of its calls, saved up for when they are needed together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HedgeBudget {
+    tokens: f64,
+}
+
+impl HedgeBudget {
+    /// A call was made, of which this share may be hedged.
+    pub(crate) fn earn(&mut self, share: f64) {
+        self.tokens = (self.tokens + share).min(BURST);
+    }
+
+    pub(crate) fn affords(&self) -> bool {
+        self.tokens >= 1.0
+    }
+
+    pub(crate) fn spend(&mut self) -> bool {
+        let affordable = self.affords();
+        if affordable {
+            self.tokens -= 1.0;
+        }
+        affordable
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +102,18 @@ mod tests {
         let later = Mono::ZERO + Duration::from_millis(10_001);
         assert!(budget.spend(Price::SameTarget, later));
         assert!(!budget.spend(Price::SameTarget, later));
+    }
+
+    #[test]
+    fn hedges_never_exceed_their_share_of_the_calls() {
+        let mut hedges = HedgeBudget::default();
+        let mut sent = 0;
+        for call in 1..=1_000 {
+            hedges.earn(0.05);
+            sent += u32::from(hedges.spend());
+            assert!(f64::from(sent) <= 0.05 * f64::from(call) + 1e-9);
+        }
+        assert!((49..=50).contains(&sent), "{sent}");
     }
 
     #[test]

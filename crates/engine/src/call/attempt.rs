@@ -71,6 +71,8 @@ pub(super) struct Flight {
     overdue_at: Mono,
     stalled_after: Duration,
     punctuality: Punctuality,
+    /// It is raced then, if nothing has come of it.
+    pub(super) hedge_at: Mono,
     /// The hold ends then.
     hold_until: Mono,
 }
@@ -113,7 +115,7 @@ impl Flight {
 
     /// When it next needs a tick.
     pub(super) fn due(&self) -> Mono {
-        self.limit().0.min(self.next_mark().0).min(self.hold_until)
+        self.limit().0.min(self.next_mark().0).min(self.hold_until).min(self.hedge_at)
     }
 }
 
@@ -139,8 +141,9 @@ impl Call {
             self.repeated |= self.attempts.iter().any(same);
         }
         fleet.begin(ix, key, self.id, trial.then(|| overdue_at + PERMIT_GRACE), now);
+        let hedge_at = self.hedge_at(ix, fleet, now);
         if self.attempts.is_empty() {
-            fleet.earn(budget);
+            fleet.earn(budget, &self.route);
         }
         let attempt = u8::try_from(self.attempts.len()).expect("a tier has at most 255 attempts");
         self.attempts.push(AttemptRecord {
@@ -186,6 +189,7 @@ impl Call {
             overdue_at,
             stalled_after,
             punctuality: Punctuality::InTime,
+            hedge_at,
             hold_until: Mono::FAR,
         });
         self.stage = Stage::Live;
@@ -232,11 +236,13 @@ impl Call {
         if !flight.streamed {
             return;
         }
+        flight.hedge_at = Mono::FAR;
         flight.tokens = flight.tokens.saturating_add(tokens);
         flight.releasable |= releasable;
         if flight.punctuality != Punctuality::InTime {
             self.speak_again(fleet, now);
         }
+        self.win(fleet, now);
         self.note_first_output(fleet, now);
         let Some(flight) = &self.flight else { return };
         if flight.paid_for.is_some_and(|limit| runaway(limit, flight.tokens)) {
@@ -292,6 +298,7 @@ impl Call {
 
     /// The whole reply is here.
     pub(super) fn ended(&mut self, fleet: &mut Fleet, finish: Option<Finish>, spent: Spent, now: Mono) {
+        self.win(fleet, now);
         let Some(flight) = &self.flight else { return };
         let attempt = flight.attempt;
         let took = now.since(flight.started);
@@ -349,6 +356,7 @@ impl Call {
             }
             self.leave_if_open(fleet, now);
         }
+        self.hedge(fleet, now);
     }
 
     /// Leaves a late exchange whose target's breaker is open, if somebody else can be asked at once. The one that tries
@@ -360,10 +368,18 @@ impl Call {
             Punctuality::Late => flight.trial,
             Punctuality::Overdue => false,
         };
-        if bearable || self.committed || self.attempts_spent() || fleet.target(flight.ix).breaker.serving() {
+        if bearable || self.committed || fleet.target(flight.ix).breaker.serving() {
             return;
         }
         let (at, attempt, failure) = (flight.at, flight.attempt, flight.lateness());
+        if self.rival.is_some() {
+            self.abort(attempt);
+            self.close_attempt(fleet, FailureReport::of(failure), Decision::Reroute, now);
+            return;
+        }
+        if self.attempts_spent() {
+            return;
+        }
         let was_tried = std::mem::replace(&mut self.candidates[at].tried, true);
         match self.choose(fleet, now) {
             Choice::Ask { at: next, trial: None } => {

@@ -2,7 +2,7 @@
 //!
 //! The files follow its journey: `protocol` (what is said to and by it), `admit` (may it come in, and who could answer),
 //! `plan` (who is to be asked next), `shorten` (with less to read), `spend` (for how much), `attempt` (one exchange and
-//! its deadlines), `validate` (does the reply pass), `evidence` (what a failure tells the fleet), `remedy` (what it leads
+//! its deadlines), `hedge` (two that race), `validate` (does the reply pass), `evidence` (what a failure tells the fleet), `remedy` (what it leads
 //! to), `backstop` (when no path is left), `settle` (how it ends).
 //!
 //! ```text
@@ -21,6 +21,7 @@ mod admit;
 mod attempt;
 mod backstop;
 mod evidence;
+mod hedge;
 mod plan;
 mod protocol;
 mod remedy;
@@ -62,6 +63,8 @@ pub struct Call {
     stage: Stage,
     /// The exchange in flight, or the one whose reply is being checked.
     flight: Option<Flight>,
+    /// The other exchange of a race, which has said nothing either.
+    rival: Option<Box<Flight>>,
     /// The targets that can answer it.
     candidates: Vec<Candidate>,
     /// Those that could answer it with a shorter input, where the contract allows that.
@@ -180,6 +183,7 @@ impl Call {
             deadline,
             stage: Stage::New,
             flight: None,
+            rival: None,
             candidates: Vec::new(),
             small: Vec::new(),
             spend,
@@ -221,12 +225,14 @@ impl Call {
     pub fn handle(&mut self, fleet: &mut Fleet, event: Event, now: Mono) {
         match event {
             Event::Admit => self.admit(fleet, now),
-            Event::Headers { attempt } if self.live(attempt) => self.headers(fleet, now),
-            Event::Output { attempt, tokens, releasable } if self.live(attempt) => {
+            Event::Headers { attempt } if self.turn_to(attempt) => self.headers(fleet, now),
+            Event::Output { attempt, tokens, releasable } if self.turn_to(attempt) => {
                 self.output(fleet, tokens, releasable, now);
             }
-            Event::Ended { attempt, finish, spent } if self.live(attempt) => self.ended(fleet, finish, spent, now),
-            Event::Failed { attempt, report, spent } if self.live(attempt) => self.reported(fleet, report, spent, now),
+            Event::Ended { attempt, finish, spent } if self.turn_to(attempt) => self.ended(fleet, finish, spent, now),
+            Event::Failed { attempt, report, spent } if self.turn_to(attempt) => {
+                self.reported(fleet, report, spent, now)
+            }
             Event::Checked { attempt, findings } if self.checking(attempt) => self.checked(fleet, findings, now),
             Event::Backstopped { at, outcome } if self.stage == Stage::Backstop(at) => {
                 self.backstopped(fleet, at, outcome, now);
@@ -257,7 +263,10 @@ impl Call {
             Stage::Checking => Some(self.deadline),
             Stage::Backstop(_) => Some(self.backstop_until),
             Stage::Waiting(wait) => Some(wait.until.min(self.deadline)),
-            Stage::Live => self.flight.as_ref().map(|flight| flight.due().min(self.deadline)),
+            Stage::Live => {
+                let flights = self.flight.iter().chain(self.rival.as_deref());
+                flights.map(|flight| flight.due().min(self.deadline)).min()
+            }
         }
     }
 
@@ -265,8 +274,9 @@ impl Call {
         self.flight.as_ref().is_some_and(|flight| flight.attempt == attempt)
     }
 
-    fn live(&self, attempt: u8) -> bool {
-        self.stage == Stage::Live && self.current(attempt)
+    /// Takes the exchange of this attempt in hand, if it is in flight.
+    fn turn_to(&mut self, attempt: u8) -> bool {
+        self.stage == Stage::Live && self.take_up(attempt)
     }
 
     fn checking(&self, attempt: u8) -> bool {
@@ -275,7 +285,7 @@ impl Call {
 
     fn woken(&mut self, fleet: &mut Fleet, now: Mono) {
         match self.stage {
-            Stage::Live => self.leave_if_open(fleet, now),
+            Stage::Live => self.for_each_flight(|call| call.leave_if_open(fleet, now)),
             Stage::Waiting(Wait { then: Then::Plan, .. }) => self.go_on(fleet, now),
             Stage::Waiting(Wait { then: Then::Repeat(_), .. })
             | Stage::New
@@ -290,7 +300,7 @@ impl Call {
         match self.stage {
             Stage::New | Stage::Over | Stage::Settled => {}
             Stage::Live | Stage::Checking | Stage::Waiting(_) if now >= self.deadline => self.out_of_time(fleet, now),
-            Stage::Live => self.tick_flight(fleet, now),
+            Stage::Live => self.for_each_flight(|call| call.tick_flight(fleet, now)),
             Stage::Waiting(wait) if now >= wait.until => self.go_on(fleet, now),
             Stage::Backstop(at) if now >= self.backstop_until => self.backstop_declined(fleet, at, now),
             Stage::Waiting(_) | Stage::Checking | Stage::Backstop(_) => {}

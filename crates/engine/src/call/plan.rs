@@ -19,6 +19,9 @@ use std::time::Duration;
 /// The longest a call waits for a schedule or a recovery; never more than half of what is left of its deadline.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// No hedge is sent to a target with more evidence against it than this: half-way to opening.
+const CALM: f64 = 4.0;
+
 /// A target that can answer this call.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
@@ -174,6 +177,26 @@ impl Call {
             seen.push(Seen { at, standing: fleet.standing(candidate.place, candidate.used_keys, self.chance, now) });
         }
         seen
+    }
+
+    /// Who may race a candidate whose first output is late: another target that is well and would answer no worse; of
+    /// another provider, if there is one.
+    pub(super) fn rival_of(&mut self, from: usize, fleet: &mut Fleet, now: Mono) -> Option<usize> {
+        let was_tried = std::mem::replace(&mut self.candidates[from].tried, true);
+        let seen = self.survey(fleet, now);
+        self.candidates[from].tried = was_tried;
+        let slow = &self.candidates[from];
+        let may_race = |seen: &&Seen| {
+            let other = &self.candidates[seen.at];
+            let well = fleet.target(other.place.ix).breaker.evidence(now) <= CALM;
+            let no_worse = other.mode == slow.mode && other.shorten_to == slow.shorten_to;
+            well && no_worse && other.place.ix != slow.place.ix && self.class(seen) == Some(Class::Healthy)
+        };
+        let order = |seen: &Seen| {
+            let same_provider = self.candidates[seen.at].provider == slow.provider;
+            (same_provider, self.merit(Class::Healthy, seen.at, fleet))
+        };
+        seen.iter().filter(may_race).map(order).min().map(|(_, merit)| merit.at)
     }
 
     /// How many other candidates it may still ask whose breakers let it.

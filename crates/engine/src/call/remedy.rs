@@ -61,6 +61,9 @@ impl Call {
         let blameless = fleet.target(ix).breaker.evidence(now) < BLAMELESS_BELOW;
         self.give_evidence(fleet, &report, answered, now);
         self.exclude(fleet, at, &report);
+        if self.run_on(fleet, &report, now) {
+            return;
+        }
         let next =
             if self.committed { Next::Interrupt } else { self.next_after(fleet, at, &report, broken, blameless, now) };
         self.follow(fleet, at, next, report, broken, now);
@@ -368,9 +371,11 @@ impl Call {
         matches!(choice, Choice::Ask { trial: None, .. })
     }
 
-    /// Writes an attempt's end down and takes it off its target.
+    /// Writes an attempt's end down and takes it off its target. The other one of a race, if there is one, is in hand
+    /// then.
     pub(super) fn close_attempt(&mut self, fleet: &mut Fleet, report: FailureReport, decision: Decision, now: Mono) {
         let Some(flight) = self.flight.take() else { return };
+        self.flight = self.rival.take().map(|rival| *rival);
         fleet.end(flight.ix, self.id, false, now);
         let record = &mut self.attempts[usize::from(flight.attempt)];
         if record.took_us == 0 {

@@ -84,7 +84,7 @@ impl Call {
     pub(super) fn out_of_time(&mut self, fleet: &mut Fleet, now: Mono) {
         let report = FailureReport::of(Failure::Timeout(Deadline::Total));
         self.leave_line(fleet);
-        if let Some(flight) = &self.flight {
+        while let Some(flight) = &self.flight {
             let (attempt, ix, trial) = (flight.attempt, flight.ix, flight.trial);
             let silent = flight.first_output.is_none() && self.stage == Stage::Live;
             self.abort(attempt);
@@ -113,7 +113,7 @@ impl Call {
             Stage::New | Stage::Live | Stage::Checking | Stage::Waiting(_) | Stage::Backstop(_) => {}
         }
         self.leave_line(fleet);
-        if let Some(flight) = &self.flight {
+        while let Some(flight) = &self.flight {
             let attempt = flight.attempt;
             self.abort(attempt);
             self.close_attempt(fleet, FailureReport::of(Failure::Cancelled), Decision::Cancel, now);

@@ -31,6 +31,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// So many calls are in flight that none is to be asked twice: four in five of those there is room for.
+    pub(crate) fn crowded(&self) -> bool {
+        u64::from(self.admission.in_flight) * 5 > u64::from(self.policy.max_in_flight) * 4
+    }
+
     /// An admitted call is settled.
     pub(crate) fn leave(&mut self) {
         self.admission.in_flight -= 1;

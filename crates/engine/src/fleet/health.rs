@@ -122,6 +122,17 @@ impl Fleet {
         }
     }
 
+    /// Its call was answered by another target first: its own output would have come later than this. Learnt as if it had
+    /// come now, or only its quick replies would count and make every other one look slow.
+    pub(crate) fn outrun(&mut self, ix: usize, needs: &Needs, at_least: Duration, now: Mono) {
+        let target = &mut self.targets[ix];
+        let usual = target.latency(needs).known_p50(needs.input_tokens);
+        if usual.is_some_and(|usual| at_least > usual * SLOW_TIMES && at_least > NEVER_SLOW) {
+            target.soft.count(Soft::Slow, true, 1.0, now);
+        }
+        target.latency_mut(needs).record(needs.input_tokens, at_least);
+    }
+
     /// A 429 to a call that left at `sent`.
     pub(crate) fn rate_limited(&mut self, ix: usize, key: u8, sent: Mono, retry_after: Option<Duration>, now: Mono) {
         let target = &mut self.targets[ix];

@@ -24,7 +24,10 @@ pub(crate) use breaker::Receipt;
 pub use quality::{AlarmView, QualityView, ReplyQuality, RouteQuality, Signal, SignalView};
 pub use view::{TargetState, TargetView};
 
-use crate::{budget::Price, budget::RetryBudget, call::CallId};
+use crate::{
+    budget::{HedgeBudget, Price, RetryBudget},
+    call::CallId,
+};
 use admission::Admission;
 use outlast_model::{
     Failure, FailureReport, Mono, ProviderId, RouteId, TargetId,
@@ -62,6 +65,8 @@ pub struct BoundRoute(Arc<Bound>);
 struct Bound {
     route: Route,
     targets: Vec<BoundTarget>,
+    /// The slot of the route's hedging budget.
+    hedges: usize,
 }
 
 /// A target's place in a bound route.
@@ -224,6 +229,8 @@ pub struct Fleet {
     /// Beside the budgets: the quality of each target on each route.
     places: Vec<Watched>,
     budget_of: BTreeMap<(RouteId, TargetId), usize>,
+    hedges: Vec<HedgeBudget>,
+    hedges_of: BTreeMap<RouteId, usize>,
     admission: Admission,
     actions: VecDeque<FleetAction>,
     /// No later than the first thing to do.
@@ -270,6 +277,8 @@ impl Fleet {
             budgets: Vec::new(),
             places: Vec::new(),
             budget_of: BTreeMap::new(),
+            hedges: Vec::new(),
+            hedges_of: BTreeMap::new(),
             admission: Admission::default(),
             actions: VecDeque::new(),
             due: Mono::FAR,
@@ -329,7 +338,12 @@ impl Fleet {
             });
             targets.push(BoundTarget { ix, weight: place.weight.max(1), budget });
         }
-        BoundRoute(Arc::new(Bound { route: route.clone(), targets }))
+        let hedges = &mut self.hedges;
+        let hedges = *self.hedges_of.entry(route.id.clone()).or_insert_with(|| {
+            hedges.push(HedgeBudget::default());
+            hedges.len() - 1
+        });
+        BoundRoute(Arc::new(Bound { route: route.clone(), targets, hedges }))
     }
 
     /// Takes one event. Drain [`Fleet::poll_action`] afterwards, and after every [`Call::handle`](crate::Call::handle).
@@ -463,8 +477,18 @@ impl Fleet {
         self.targets[ix].gaps.record(gap);
     }
 
-    pub(crate) fn earn(&mut self, budget: usize) {
+    /// A first attempt is made on this target of the route.
+    pub(crate) fn earn(&mut self, budget: usize, route: &BoundRoute) {
         self.budgets[budget].earn();
+        if let Some(hedge) = route.route().tier.hedge {
+            self.hedges[route.0.hedges].earn(hedge.budget);
+        }
+    }
+
+    /// Takes what a hedge costs the route, and the target that is slow; or nothing and says no.
+    pub(crate) fn spend_hedge(&mut self, route: &BoundRoute, slow: usize, now: Mono) -> bool {
+        let hedges = &mut self.hedges[route.0.hedges];
+        hedges.affords() && self.budgets[slow].spend(Price::Hedge, now) && hedges.spend()
     }
 
     pub(crate) fn spend(&mut self, budget: usize, price: Price, now: Mono) -> bool {

@@ -89,6 +89,7 @@ pub(crate) struct Latency {
 #[derive(Clone, Copy, Debug)]
 struct Cached {
     p50: Duration,
+    p95: Duration,
     p99: Duration,
     renew_at: u32,
 }
@@ -105,7 +106,8 @@ impl Latency {
     }
 
     fn with_prior(p50: Duration, p99: Duration) -> Self {
-        let prior = Cached { p50, p99, renew_at: ENOUGH };
+        // Nothing is raced by a guess, so the p95 has no prior of its own.
+        let prior = Cached { p50, p95: p99, p99, renew_at: ENOUGH };
         Latency { sizes: std::array::from_fn(|_| (Histogram::default(), prior)), prior }
     }
 
@@ -122,6 +124,7 @@ impl Latency {
     fn renew(&mut self, size: usize) {
         let (histogram, cached) = &mut self.sizes[size];
         cached.p50 = histogram.quantile(0.5).unwrap_or(self.prior.p50);
+        cached.p95 = histogram.quantile(0.95).unwrap_or(self.prior.p95);
         cached.p99 = histogram.quantile(0.99).unwrap_or(self.prior.p99);
         cached.renew_at = histogram.total() + RENEW_EVERY;
     }
@@ -135,6 +138,12 @@ impl Latency {
     pub(crate) fn known_p50(&self, input_tokens: u32) -> Option<Duration> {
         let (histogram, cached) = &self.sizes[size_bucket(input_tokens)];
         (histogram.total() >= ENOUGH).then_some(cached.p50)
+    }
+
+    /// Slower than nineteen in twenty, once it is known.
+    pub(crate) fn known_p95(&self, input_tokens: u32) -> Option<Duration> {
+        let (histogram, cached) = &self.sizes[size_bucket(input_tokens)];
+        (histogram.total() >= ENOUGH).then_some(cached.p95)
     }
 
     /// Slower than nearly all, or a prior.
