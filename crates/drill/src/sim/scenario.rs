@@ -1,7 +1,7 @@
 //! The scenarios of the fault benchmark that are built so far, each with its fault and its oracle.
 
 use super::model::{self, Exchange, Question};
-use outlast_model::{Failure, FailureReport, Mono};
+use outlast_model::{Failure, FailureReport, Mono, policy::Hedge};
 use serde::Serialize;
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -29,6 +29,9 @@ pub enum Scenario {
     /// One in seven of A's replies is wrong where one in twenty was, for 1,200 s, and no check sees it; golden tasks do.
     #[serde(rename = "15")]
     SilentLoss,
+    /// Nothing is out of the ordinary, and slow first tokens are raced: what hedging brings and costs.
+    #[serde(rename = "h")]
+    Hedging,
 }
 
 /// What a target does to one exchange.
@@ -57,13 +60,14 @@ const LOSS_SHOWS_IN: u32 = 56;
 
 impl Scenario {
     /// All that are built, in order.
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 7] = [
         Scenario::Refusing,
         Scenario::Hanging,
         Scenario::Quarter,
         Scenario::Tenth,
         Scenario::CapacityDip,
         Scenario::SilentLoss,
+        Scenario::Hedging,
     ];
 
     /// Its number in the fault benchmark.
@@ -75,6 +79,7 @@ impl Scenario {
             Scenario::Tenth => "3b",
             Scenario::CapacityDip => "13",
             Scenario::SilentLoss => "15",
+            Scenario::Hedging => "h",
         }
     }
 
@@ -87,6 +92,7 @@ impl Scenario {
             Scenario::Tenth => "A fails 10 %, slow",
             Scenario::CapacityDip => "capacity dips to 20 %",
             Scenario::SilentLoss => "A wrong 5 % to 15 %",
+            Scenario::Hedging => "slow tokens are raced",
         }
     }
 
@@ -97,13 +103,14 @@ impl Scenario {
             Scenario::Quarter | Scenario::Tenth => Duration::from_secs(600),
             Scenario::CapacityDip => Duration::from_secs(30),
             Scenario::SilentLoss => Duration::from_secs(1200),
+            Scenario::Hedging => Duration::from_secs(600),
         }
     }
 
     /// When the last request comes.
     pub(super) fn ends(self) -> Mono {
         let after = match self {
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth => 180,
+            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::Hedging => 180,
             // The capacity dip is judged over 750 s, as in the study it comes from.
             Scenario::CapacityDip => 600,
             // Coming back takes golden tasks too.
@@ -119,7 +126,12 @@ impl Scenario {
     /// How many of A, B and C it has.
     pub(super) const fn targets(self) -> usize {
         match self {
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => 3,
+            Scenario::Refusing
+            | Scenario::Hanging
+            | Scenario::Quarter
+            | Scenario::Tenth
+            | Scenario::SilentLoss
+            | Scenario::Hedging => 3,
             Scenario::CapacityDip => 1,
         }
     }
@@ -127,10 +139,26 @@ impl Scenario {
     /// How long a client waits for the end of a reply.
     pub(super) const fn deadline(self) -> Duration {
         match self {
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => {
-                Duration::from_secs(60)
-            }
+            Scenario::Refusing
+            | Scenario::Hanging
+            | Scenario::Quarter
+            | Scenario::Tenth
+            | Scenario::SilentLoss
+            | Scenario::Hedging => Duration::from_secs(60),
             Scenario::CapacityDip => Duration::from_secs(10),
+        }
+    }
+
+    /// What may be raced.
+    pub(super) const fn hedge(self) -> Option<Hedge> {
+        match self {
+            Scenario::Hedging => Some(Hedge { budget: 0.05 }),
+            Scenario::Refusing
+            | Scenario::Hanging
+            | Scenario::Quarter
+            | Scenario::Tenth
+            | Scenario::CapacityDip
+            | Scenario::SilentLoss => None,
         }
     }
 
@@ -138,9 +166,12 @@ impl Scenario {
     pub(super) const fn golden_every(self) -> Option<Duration> {
         match self {
             Scenario::SilentLoss => Some(GOLDEN_EVERY),
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::CapacityDip => {
-                None
-            }
+            Scenario::Refusing
+            | Scenario::Hanging
+            | Scenario::Quarter
+            | Scenario::Tenth
+            | Scenario::CapacityDip
+            | Scenario::Hedging => None,
         }
     }
 
@@ -149,7 +180,12 @@ impl Scenario {
         match self {
             Scenario::SilentLoss if target == 0 && self.in_fault(now) => 0.15,
             Scenario::SilentLoss => 0.05,
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::CapacityDip => 0.0,
+            Scenario::Refusing
+            | Scenario::Hanging
+            | Scenario::Quarter
+            | Scenario::Tenth
+            | Scenario::CapacityDip
+            | Scenario::Hedging => 0.0,
         }
     }
 
@@ -173,7 +209,7 @@ impl Scenario {
         match self {
             Scenario::CapacityDip => Reaction::Queue,
             Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth if !hit => usual(1),
-            Scenario::SilentLoss => usual(1),
+            Scenario::SilentLoss | Scenario::Hedging => usual(1),
             Scenario::Refusing => {
                 Reaction::Fail { after: Duration::from_millis(50), report: answered(Failure::Overloaded, 503) }
             }
@@ -208,6 +244,8 @@ impl Scenario {
             Scenario::Quarter if self.in_fault(now) && turn < 18 => (answer(0) * 4, 1, 0),
             Scenario::Tenth if self.in_fault(now) && turn < 87 => (answer(0) * 4, 1, 0),
             Scenario::SilentLoss if loss_unseen => (answer(0), 1, 0),
+            // Beside it stands the same without hedging.
+            Scenario::Hedging => (answer(0), 1, 0),
             Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => {
                 let server = usize::from(self.in_fault(now));
                 (answer(server), 1, server)

@@ -201,9 +201,12 @@ impl Tally {
         let since = |from: Mono, moment: Option<Mono>| moment.map(|at| at.since(from).as_secs_f64());
         let recovered = match self.scenario {
             Scenario::CapacityDip => Some(since(healed, self.last_lost).unwrap_or(0.0)),
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => {
-                since(healed, self.closed.filter(|at| *at >= healed))
-            }
+            Scenario::Refusing
+            | Scenario::Hanging
+            | Scenario::Quarter
+            | Scenario::Tenth
+            | Scenario::SilentLoss
+            | Scenario::Hedging => since(healed, self.closed.filter(|at| *at >= healed)),
         };
         Run {
             scenario: self.scenario,

@@ -102,13 +102,32 @@ struct Request {
 struct Flying {
     call: Call,
     request: Request,
-    live: Option<u8>,
-    /// What it says is as good as it looks.
+    /// Two while they race.
+    live: [Option<Lane>; 2],
+    /// Attempts whose replies are not as good as they look, as bits.
+    wrong: u32,
+    /// The reply that was delivered is as good as it looks.
     right: bool,
-    /// Its tokens are flowing. They are not events of their own, so a timer that comes due finds them first.
-    flowing: bool,
     /// The earliest timer on the heap.
     armed: Mono,
+}
+
+/// An exchange in flight.
+#[derive(Clone, Copy)]
+struct Lane {
+    attempt: u8,
+    /// Its tokens are flowing. They are not events of their own, so a timer that comes due finds them first.
+    flowing: bool,
+}
+
+impl Flying {
+    fn lane(&mut self, attempt: u8) -> Option<&mut Lane> {
+        self.live.iter_mut().flatten().find(|lane| lane.attempt == attempt)
+    }
+
+    fn leave(&mut self, attempt: u8) {
+        self.live.iter_mut().for_each(|lane| *lane = lane.filter(|lane| lane.attempt != attempt));
+    }
 }
 
 pub(super) struct World {
@@ -193,14 +212,14 @@ impl World {
             What::First(slot, attempt, rest) if self.live(slot, attempt) => {
                 self.feed(slot, Event::Headers { attempt });
                 self.feed(slot, Event::Output { attempt, tokens: 1, releasable: true });
-                if let Some(flying) = self.flying(slot) {
-                    flying.flowing = true;
+                if let Some(lane) = self.flying(slot).and_then(|flying| flying.lane(attempt)) {
+                    lane.flowing = true;
                 }
                 self.plan(self.now + rest, What::End(slot, attempt));
             }
             What::End(slot, attempt) if self.live(slot, attempt) => self.end(slot, attempt),
             What::Fail(slot, attempt, report) if self.live(slot, attempt) => {
-                self.set_live(slot, None);
+                self.leave(slot, attempt);
                 self.feed(slot, Event::Failed { attempt, report, spent: Spent::default() });
             }
             // Of an exchange that was aborted.
@@ -269,7 +288,7 @@ impl World {
         };
         let call = Call::new(ask, self.now);
         self.flying[place as usize] =
-            Some(Flying { call, request, live: None, right: true, flowing: false, armed: Mono::FAR });
+            Some(Flying { call, request, live: [None; 2], wrong: 0, right: true, armed: Mono::FAR });
         self.feed(slot, Event::Admit);
     }
 
@@ -281,12 +300,12 @@ impl World {
     }
 
     fn live(&mut self, slot: Slot, attempt: u8) -> bool {
-        self.flying(slot).is_some_and(|flying| flying.live == Some(attempt))
+        self.flying(slot).is_some_and(|flying| flying.lane(attempt).is_some())
     }
 
-    fn set_live(&mut self, slot: Slot, live: Option<u8>) {
+    fn leave(&mut self, slot: Slot, attempt: u8) {
         if let Some(flying) = self.flying(slot) {
-            flying.live = live;
+            flying.leave(attempt);
         }
     }
 
@@ -320,7 +339,7 @@ impl World {
             return;
         }
         flying.armed = Mono::FAR;
-        if let (true, Some(attempt)) = (flying.flowing, flying.live) {
+        if let Some(Lane { attempt, .. }) = flying.live.into_iter().flatten().find(|lane| lane.flowing) {
             self.feed(slot, Event::Output { attempt, tokens: 0, releasable: true });
         }
         let Some(flying) = self.flying(slot) else { return };
@@ -336,7 +355,7 @@ impl World {
         match action {
             Action::Start { attempt, target, .. } => self.start(slot, attempt, target),
             Action::Abort { attempt } => {
-                self.set_live(slot, None);
+                self.leave(slot, attempt);
                 let event = Event::Aborted { attempt, spent: Spent::default() };
                 if let Some(flying) = &mut self.flying[slot.place as usize] {
                     flying.call.handle(&mut self.fleet, event, now);
@@ -361,8 +380,12 @@ impl World {
                     flying.request.first_output.get_or_insert(now);
                 }
             }
-            Action::Deliver { .. } => {
+            Action::Deliver { validated } => {
                 if let Some(flying) = self.flying(slot) {
+                    flying.right = match validated.source() {
+                        Source::Attempt(attempt) | Source::Kept(attempt) => flying.wrong & (1 << attempt) == 0,
+                        Source::Backstop(_) => true,
+                    };
                     let (arrived, first) = (flying.request.arrived, flying.request.first_output.unwrap_or(now));
                     let right = flying.right;
                     self.tally.answered(arrived, first, right, now);
@@ -385,12 +408,12 @@ impl World {
         let at = target.index();
         self.tally.asked(at, now);
         let Some(flying) = self.flying(slot) else { return };
-        flying.live = Some(attempt);
-        flying.flowing = false;
+        let lane = flying.live.iter_mut().find(|lane| lane.is_none()).expect("no more than two exchanges at once");
+        *lane = Some(Lane { attempt, flowing: false });
         let turn = u32::from(flying.request.turns[at]);
         flying.request.turns[at] += 1;
         let exchange = model::exchange(seed, flying.request.number, flying.request.question, at, turn);
-        flying.right = exchange.luck >= scenario.wrong(at, now);
+        flying.wrong |= u32::from(exchange.luck < scenario.wrong(at, now)) << attempt;
         match scenario.react(at, now, exchange) {
             Reaction::Stream { first, rest } => self.plan(now + first, What::First(slot, attempt, rest)),
             Reaction::Fail { after, report } => self.plan(now + after, What::Fail(slot, attempt, report)),
@@ -401,7 +424,7 @@ impl World {
 
     fn end(&mut self, slot: Slot, attempt: u8) {
         let Some(flying) = self.flying(slot) else { return };
-        flying.live = None;
+        flying.leave(attempt);
         let Question { input_tokens, output_tokens } = flying.request.question;
         let usage = Usage { input_tokens, output_tokens, ..Usage::default() };
         let spent = Spent { usage, ..Spent::default() };
@@ -567,7 +590,7 @@ fn route(scenario: Scenario, targets: &[TargetSpec]) -> Route {
     Route::plain(
         "benchmark".into(),
         targets.iter().map(|spec| RouteTarget { target: spec.id.clone(), weight: 1 }).collect(),
-        Arc::new(Tier { name: "benchmark".into(), deadline: scenario.deadline(), ..standard }),
+        Arc::new(Tier { name: "benchmark".into(), deadline: scenario.deadline(), hedge: scenario.hedge(), ..standard }),
         Arc::new(Contract::plain("benchmark", StreamContract::Fail)),
     )
 }
