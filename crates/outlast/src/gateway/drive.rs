@@ -257,7 +257,10 @@ impl Driver {
                 Action::Check { attempt, budget } => self.check(attempt, budget),
                 Action::Keep { attempt } => self.lanes.keep(attempt),
                 Action::Backstop { at, cause } => self.backstop(at, cause),
-                Action::Release { attempt } => self.released = Some(attempt),
+                Action::Release { attempt } => {
+                    self.told.show(attempt);
+                    self.released = Some(attempt);
+                }
                 Action::Deliver { validated } => self.ending = Some(Ending::Deliver(validated.source())),
                 Action::Defer { at: _ } => self.ending = Some(Ending::Defer),
                 Action::Reject { failure, cause, attempt, retry, after_commit: _ } => {

@@ -28,8 +28,10 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(super) struct Told {
     /// Attempts begun.
     attempts: u8,
-    /// The last one's target.
+    /// The last one's target, or that of the one that is shown.
     target: Option<TargetId>,
+    /// The attempt before and its target: in a race it may be the one that is shown.
+    earlier: Option<(u8, TargetId)>,
     /// Why there was more than one.
     fallback_reason: Option<Failure>,
     /// What the last one can do with tools.
@@ -49,7 +51,7 @@ impl Told {
         full_tools: ToolMode,
     ) {
         self.attempts = attempt.saturating_add(1);
-        self.target = Some(target);
+        self.earlier = self.target.replace(target).map(|earlier| (attempt.saturating_sub(1), earlier));
         self.fallback_reason = fallback_reason;
         self.tool_mode = brief.tool_mode;
         self.gave_up.clear();
@@ -58,6 +60,13 @@ impl Told {
         }
         if brief.shorten_to.is_some() {
             self.gave_up.push("input");
+        }
+    }
+
+    /// The client is shown what this attempt says. Two that race differ in their target only.
+    pub(super) fn show(&mut self, attempt: u8) {
+        if let Some((_, target)) = self.earlier.take_if(|(earlier, _)| *earlier == attempt) {
+            self.target = Some(target);
         }
     }
 }
