@@ -6,7 +6,6 @@ pub mod confirmations;
 pub mod deliveries;
 pub mod escalations;
 pub mod queue;
-pub mod ratings;
 pub mod upkeep;
 
 pub use cache::{Recall, Remember, Remembered};
@@ -21,5 +20,4 @@ pub use queue::{
     ClaimQueued, ClaimedItem, CompleteQueued, Enqueue, Enqueued, FailQueued, QueueState, QueuedView, ReleaseQueued,
     RenewQueued,
 };
-pub use ratings::{Rate, Rated, Rating};
 pub use upkeep::{BackedUp, Checked, StoreHealth, Swept};

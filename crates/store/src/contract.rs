@@ -16,12 +16,12 @@
 use crate::{
     AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, CompleteQueued,
     DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, Escalation,
-    EscalationFilter, EscalationPage, FailQueued, OpenEscalation, Opened, Page, QueuedView, Rate, Rated, Rating,
-    Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, StoreError,
-    StoreHealth, Swept, TakeConfirmation, Taken,
+    EscalationFilter, EscalationPage, FailQueued, OpenEscalation, Opened, Page, QueuedView, Recall, ReleaseQueued,
+    Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, StoreError, StoreHealth, Swept,
+    TakeConfirmation, Taken,
 };
 use bytes::Bytes;
-use outlast_model::{RequestId, TenantId, Wall};
+use outlast_model::{TenantId, Wall};
 use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 /// A command's answer, which comes after its commit.
@@ -156,11 +156,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn delivered(&self, command: Delivered) -> Answer<Fenced>;
     /// A delivery did not arrive: it is tried again later, or given up after [`crate::Limits::delivery_attempts`].
     fn retry_delivery(&self, command: RetryDelivery) -> Answer<Retried>;
-
-    /// Keeps a caller's rating of one of its requests; a second one replaces the first. The oldest make room.
-    fn rate(&self, command: Rate) -> Answer<Rated>;
-    /// The rating of a request by this tenant.
-    fn rating(&self, tenant: TenantId, request_id: RequestId) -> Answer<Option<Rating>>;
 
     /// Removes what has expired, at most `limit` rows. Call again while there is more.
     fn sweep(&self, limit: u32) -> Answer<Swept>;

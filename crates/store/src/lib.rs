@@ -12,6 +12,8 @@ pub mod contract;
 pub mod error;
 pub mod limits;
 pub mod memory;
+pub mod seal;
+pub mod sqlite;
 pub mod telemetry;
 
 pub use command::*;
@@ -19,3 +21,5 @@ pub use contract::{Answer, Clock, Epoch, Fenced, Payload, Store};
 pub use error::StoreError;
 pub use limits::{Bound, Limits, Room};
 pub use memory::MemoryStore;
+pub use seal::{DataKey, Sealer, Sealing};
+pub use sqlite::{Access, SqliteOptions, SqliteStore};

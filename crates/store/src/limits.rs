@@ -42,8 +42,6 @@ pub struct Limits {
     pub escalations: Room,
     /// Questions to users. At the limit: [`crate::StoreError::LimitReached`].
     pub confirmations: Room,
-    /// Ratings. At the limit the oldest go.
-    pub ratings: Room,
     /// How long the end of a queued request can be fetched.
     pub finished_keep: Duration,
     /// How long a decided escalation is kept. An open one is kept until it is decided.
@@ -66,7 +64,6 @@ impl Limits {
         cache: Room::of(100_000, 512 * MIB),
         escalations: Room::of(100_000, 1024 * MIB),
         confirmations: Room::of(100_000, 64 * MIB),
-        ratings: Room::of(1_000_000, 256 * MIB),
         finished_keep: DAY,
         decided_keep: Duration::from_secs(30 * 24 * 3600),
         expired_keep: DAY,
@@ -81,7 +78,6 @@ impl Limits {
         cache: Room { whole: Bound { rows: 1_000, bytes: 16 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
         escalations: Room { whole: Bound { rows: 1_000, bytes: 8 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
         confirmations: Room { whole: Bound { rows: 1_000, bytes: MIB }, tenant: Bound { rows: 500, bytes: MIB } },
-        ratings: Room { whole: Bound { rows: 10_000, bytes: MIB }, tenant: Bound { rows: 5_000, bytes: MIB } },
         ..Limits::FILE
     };
 }

@@ -9,17 +9,16 @@ mod confirmations;
 mod deliveries;
 mod escalations;
 mod queue;
-mod ratings;
 mod tally;
 
 use crate::{
     Answer, AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, Clock,
     CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, Epoch,
     Escalation, EscalationFilter, EscalationPage, FailQueued, Fenced, Limits, OpenEscalation, Opened, Page, Payload,
-    QueuedView, Rate, Rated, Rating, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried,
-    RetryDelivery, Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
+    QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Store,
+    StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
 };
-use outlast_model::{RequestId, TenantId, Wall};
+use outlast_model::{TenantId, Wall};
 use std::{
     future,
     path::PathBuf,
@@ -45,7 +44,6 @@ struct Facts {
     cache: cache::Cache,
     escalations: escalations::Escalations,
     confirmations: confirmations::Confirmations,
-    ratings: ratings::Ratings,
 }
 
 /// The source of claims' numbers.
@@ -164,14 +162,6 @@ impl Store for MemoryStore {
         self.run(|facts, limits, now| Ok(facts.deliveries.retry(&command, limits, now)))
     }
 
-    fn rate(&self, command: Rate) -> Answer<Rated> {
-        self.run(|facts, limits, now| facts.ratings.rate(command, limits, now))
-    }
-
-    fn rating(&self, tenant: TenantId, request_id: RequestId) -> Answer<Option<Rating>> {
-        self.run(|facts, _, now| Ok(facts.ratings.get(tenant, request_id, now)))
-    }
-
     fn sweep(&self, limit: u32) -> Answer<Swept> {
         self.run(|facts, limits, now| Ok(facts.sweep(limit, limits, now)))
     }
@@ -207,7 +197,6 @@ impl Facts {
         self.cache.purge(&mut left, now);
         self.confirmations.purge(&mut left, limits, now);
         self.escalations.purge(&mut left, limits, now);
-        self.ratings.purge(&mut left, now);
         Swept { expired: expired.into(), removed: (before - expired - left).into(), more: left == 0 }
     }
 

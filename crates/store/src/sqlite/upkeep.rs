@@ -1,0 +1,121 @@
+//! Sweeps, health and the full check.
+
+use super::{
+    cache, calls, confirmations,
+    cx::{Cx, Kind},
+    deliveries, escalations,
+    fault::Outcome,
+    migrate::SCHEMA_VERSION,
+    queue,
+};
+use crate::{Checked, StoreHealth, Swept, seal::Owner};
+use rusqlite::types::ValueRef;
+
+/// What is due goes in this order, each kind the longest expired first.
+pub(super) fn sweep(cx: Cx<'_>, limit: u32) -> Outcome<Swept> {
+    let before = limit.max(1);
+    let mut left = before;
+    queue::expire(cx, &mut left)?;
+    let expired = before - left;
+    queue::purge(cx, &mut left)?;
+    calls::purge(cx, &mut left)?;
+    cache::purge(cx, &mut left)?;
+    confirmations::purge(cx, &mut left)?;
+    escalations::purge(cx, &mut left)?;
+    Ok(Swept { expired: expired.into(), removed: (before - expired - left).into(), more: left == 0 })
+}
+
+/// Everything that the file itself knows of its health.
+pub(super) fn health(cx: Cx<'_>) -> Outcome<StoreHealth> {
+    let (queue_waiting, queue_running, oldest) = queue::depth(cx)?;
+    let (deliveries_pending, deliveries_given_up) = deliveries::counts(cx)?;
+    Ok(StoreHealth {
+        backend: "sqlite",
+        schema: SCHEMA_VERSION,
+        sealed: cx.sealer.seals(),
+        calls: cx.rows(Kind::Calls)?,
+        queue_waiting,
+        queue_running,
+        queue_oldest: oldest.map(|oldest| cx.age(oldest)),
+        cached: cx.rows(Kind::Cache)?,
+        escalations_open: escalations::open_count(cx)?,
+        deliveries_pending,
+        deliveries_given_up,
+        ..StoreHealth::default()
+    })
+}
+
+/// More faults than this are not told apart.
+const FAULTS: usize = 100;
+
+/// Every page, every count, every payload.
+pub(super) fn check(cx: Cx<'_>) -> Outcome<Checked> {
+    let mut checked = Checked::default();
+    let mut pages = cx.db.prepare(&format!("PRAGMA integrity_check({FAULTS})"))?;
+    for fault in pages.query_map([], |row| row.get::<_, String>(0))? {
+        let fault = fault?;
+        if fault != "ok" {
+            checked.faults.push(fault.into());
+        }
+    }
+    for kind in Kind::ALL {
+        counts(cx, kind, &mut checked)?;
+    }
+    for (sql, table, column) in PAYLOADS {
+        payloads(cx, sql, (table, column), &mut checked)?;
+    }
+    checked.faults.truncate(FAULTS);
+    Ok(checked)
+}
+
+fn counts(cx: Cx<'_>, kind: Kind, checked: &mut Checked) -> Outcome<()> {
+    let name = kind.name();
+    let differ: bool = cx.db.query_row(
+        &format!(
+            "SELECT (SELECT count(*) || '/' || coalesce(sum(bytes), 0) FROM {name})
+                 <> (SELECT rows || '/' || bytes FROM totals WHERE kind = '{name}')
+             OR EXISTS (SELECT tenant, count(*), sum(bytes) FROM {name} GROUP BY tenant
+                 EXCEPT SELECT tenant, rows, bytes FROM shares WHERE kind = '{name}')"
+        ),
+        [],
+        |row| row.get(0),
+    )?;
+    if differ {
+        checked.faults.push(format!("the counts of {name} are not what is there").into());
+    }
+    Ok(())
+}
+
+/// Where payloads are: tenant, the row's id (of the cache in two parts), payload.
+const PAYLOADS: &[(&str, &str, &str)] = &[
+    ("SELECT tenant, key, NULL, payload FROM calls WHERE payload IS NOT NULL", "calls", "payload"),
+    ("SELECT tenant, id, NULL, payload FROM queue WHERE payload IS NOT NULL", "queue", "payload"),
+    ("SELECT tenant, route, fingerprint, payload FROM cache", "cache", "payload"),
+    ("SELECT tenant, id, NULL, question FROM escalations", "escalations", "question"),
+    ("SELECT tenant, id, NULL, payload FROM escalations", "escalations", "payload"),
+    ("SELECT tenant, id, NULL, decision FROM escalations WHERE decision IS NOT NULL", "escalations", "decision"),
+];
+
+fn payloads(
+    cx: Cx<'_>,
+    sql: &str,
+    (table, column): (&'static str, &'static str),
+    checked: &mut Checked,
+) -> Outcome<()> {
+    let mut rows = cx.db.prepare(sql)?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let (tenant, mut id): (String, String) = (row.get(0)?, row.get(1)?);
+        if let ValueRef::Blob(fingerprint) = row.get_ref(2)? {
+            id = cache::id_of(id, fingerprint).unwrap_or_default();
+        }
+        checked.rows += 1;
+        let owner = Owner { table, tenant: &tenant, id: &id, column };
+        if let Err(error) = cx.sealer.open(cx.place, owner, row.get(3)?)
+            && checked.faults.len() < FAULTS
+        {
+            checked.faults.push(error.to_string().into());
+        }
+    }
+    Ok(())
+}
