@@ -8,6 +8,7 @@
 //! [`telemetry`] is another file with weaker promises: what happened to calls, without any payload.
 
 pub mod command;
+pub mod conformance;
 pub mod contract;
 pub mod error;
 pub mod limits;

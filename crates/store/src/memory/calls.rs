@@ -54,10 +54,7 @@ impl Calls {
     ) -> Result<Begun, StoreError> {
         let BeginCall { tenant, key, fingerprint, lease, keep } = command;
         let place = (tenant, key);
-        if self.rows.get(&place).is_some_and(|call| call.gone(now)) {
-            self.remove(&place);
-        }
-        match self.rows.get(&place) {
+        match self.rows.get(&place).filter(|call| !call.gone(now)) {
             Some(call) if call.fingerprint != fingerprint => return Ok(Begun::Mismatch),
             Some(call) => match &call.state {
                 State::Done(payload) | State::Failed(payload) => return Ok(Begun::Replay(payload.clone())),
@@ -68,6 +65,7 @@ impl Calls {
             },
             None => {
                 self.make_room(&place.0, limits, now)?;
+                self.remove(&place);
                 self.tally.add(&place.0, 0);
             }
         }
@@ -119,15 +117,18 @@ impl Calls {
         })
     }
 
-    /// Keys no longer kept are swept only when the room is needed.
+    /// Keys no longer kept are swept only when the room is needed, and if it is enough.
     fn make_room(&mut self, tenant: &TenantId, limits: &Limits, now: Wall) -> Result<(), StoreError> {
-        if self.tally.over(tenant, 0, &limits.calls).is_some() {
-            self.purge(&mut u32::MAX.clone(), now);
+        if self.tally.over(tenant, 0, &limits.calls).is_none() {
+            return Ok(());
         }
-        match self.tally.over(tenant, 0, &limits.calls) {
-            Some(over) => Err(StoreError::LimitReached { what: "idempotency keys", of_tenant: over.of_tenant() }),
-            None => Ok(()),
+        let mut swept = self.clone();
+        swept.purge(&mut u32::MAX.clone(), now);
+        if let Some(over) = swept.tally.over(tenant, 0, &limits.calls) {
+            return Err(StoreError::LimitReached { what: "idempotency keys", of_tenant: over.of_tenant() });
         }
+        *self = swept;
+        Ok(())
     }
 
     pub(super) fn purge(&mut self, left: &mut u32, now: Wall) {

@@ -28,19 +28,19 @@ impl Row {
 impl Confirmations {
     pub(super) fn ask(&mut self, command: AskConfirmation, limits: &Limits, now: Wall) -> Result<Asked, StoreError> {
         let AskConfirmation { token_hash, tenant, fingerprint, route, expires_in } = command;
-        if self.rows.get(&token_hash).is_some_and(|row| row.gone(limits.expired_keep, now)) {
-            self.remove(token_hash);
-        }
-        if let Some(row) = self.rows.get(&token_hash) {
+        if let Some(row) = self.rows.get(&token_hash).filter(|row| !row.gone(limits.expired_keep, now)) {
             let repeated = row.tenant == tenant && row.fingerprint == fingerprint;
             return if repeated { Ok(Asked) } else { Err(StoreError::Taken { what: "question" }) };
         }
         if self.tally.over(&tenant, 0, &limits.confirmations).is_some() {
-            self.purge(&mut u32::MAX.clone(), limits, now);
+            let mut swept = self.clone();
+            swept.purge(&mut u32::MAX.clone(), limits, now);
+            if let Some(over) = swept.tally.over(&tenant, 0, &limits.confirmations) {
+                return Err(StoreError::LimitReached { what: "questions to users", of_tenant: over.of_tenant() });
+            }
+            *self = swept;
         }
-        if let Some(over) = self.tally.over(&tenant, 0, &limits.confirmations) {
-            return Err(StoreError::LimitReached { what: "questions to users", of_tenant: over.of_tenant() });
-        }
+        self.remove(token_hash);
         self.tally.add(&tenant, 0);
         self.rows.insert(token_hash, Row { tenant, fingerprint, route, expires_at: after(now, expires_in) });
         Ok(Asked)

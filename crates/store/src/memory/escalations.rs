@@ -55,10 +55,7 @@ impl Escalations {
     pub(super) fn open(&mut self, command: OpenEscalation, limits: &Limits, now: Wall) -> Result<Opened, StoreError> {
         fits(&command.payload, limits)?;
         fits(&Payload::new(command.question.as_bytes().to_vec()), limits)?;
-        if self.rows.get(&command.id).is_some_and(|row| row.gone(limits.decided_keep, now)) {
-            self.remove(&command.id.clone());
-        }
-        if let Some(row) = self.rows.get(&command.id) {
+        if let Some(row) = self.rows.get(&command.id).filter(|row| !row.gone(limits.decided_keep, now)) {
             if row.opened.tenant != command.tenant {
                 return Err(StoreError::Taken { what: "escalation" });
             }
@@ -66,11 +63,14 @@ impl Escalations {
         }
         let bytes = size(&command);
         if self.tally.over(&command.tenant, bytes, &limits.escalations).is_some() {
-            self.purge(&mut u32::MAX.clone(), limits, now);
+            let mut swept = self.clone();
+            swept.purge(&mut u32::MAX.clone(), limits, now);
+            if let Some(over) = swept.tally.over(&command.tenant, bytes, &limits.escalations) {
+                return Err(StoreError::LimitReached { what: "escalations", of_tenant: over.of_tenant() });
+            }
+            *self = swept;
         }
-        if let Some(over) = self.tally.over(&command.tenant, bytes, &limits.escalations) {
-            return Err(StoreError::LimitReached { what: "escalations", of_tenant: over.of_tenant() });
-        }
+        self.remove(&command.id);
         self.tally.add(&command.tenant, bytes);
         self.sequence += 1;
         let row = Row { sequence: self.sequence, opened: command, opened_at: now, decision: None };

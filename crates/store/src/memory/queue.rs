@@ -109,10 +109,7 @@ impl Queue {
     ) -> Result<Enqueued, StoreError> {
         let Enqueue { id, tenant, route, priority, payload, expires_in, webhook } = command;
         fits(&payload, limits)?;
-        if self.rows.get(&id).is_some_and(|item| item.gone(limits.finished_keep, now)) {
-            self.remove(&id, deliveries);
-        }
-        if let Some(item) = self.rows.get(&id) {
+        if let Some(item) = self.rows.get(&id).filter(|item| !item.gone(limits.finished_keep, now)) {
             if item.tenant != tenant {
                 return Err(StoreError::Taken { what: "queued request" });
             }
@@ -124,6 +121,7 @@ impl Queue {
         if let Some(over) = self.tally.over(&tenant, payload.len(), &limits.queue) {
             return Ok(Enqueued::Full { of_tenant: over.of_tenant() });
         }
+        self.remove(&id, deliveries);
         self.tally.add(&tenant, payload.len());
         self.sequence += 1;
         let item = Item {

@@ -59,8 +59,8 @@ pub(super) fn begin(cx: Cx<'_>, command: &BeginCall) -> Outcome<Begun> {
         }
         Some(_) => {}
         None => {
-            remove(cx, tenant.as_str(), key)?;
             make_room(cx, tenant.as_str())?;
+            remove(cx, tenant.as_str(), key)?;
         }
     }
     let epoch = cx.next_epoch()?;

@@ -33,13 +33,13 @@ pub(super) fn ask(cx: Cx<'_>, command: &AskConfirmation) -> Outcome<Asked> {
         let repeated = row.tenant == tenant.as_str() && row.fingerprint == fingerprint;
         return if repeated { Ok(Asked) } else { Err(StoreError::Taken { what: "question" }.into()) };
     }
-    remove(cx, token_hash)?;
     if cx.over(Kind::Confirmations, tenant.as_str(), 0)?.is_some() {
         purge(cx, &mut u32::MAX.clone())?;
     }
     if let Some(of_tenant) = cx.over(Kind::Confirmations, tenant.as_str(), 0)? {
         return Err(Kind::Confirmations.too_many(of_tenant).into());
     }
+    remove(cx, token_hash)?;
     cx.db.prepare_cached("INSERT INTO confirmations VALUES (?1, ?2, ?3, ?4, ?5, 0)")?.execute(params![
         token_hash,
         tenant.as_str(),

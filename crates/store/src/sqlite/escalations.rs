@@ -99,7 +99,6 @@ pub(super) fn open(cx: Cx<'_>, command: &OpenEscalation) -> Outcome<Opened> {
         }
         return Ok(Opened { first: false });
     }
-    cx.db.prepare_cached("DELETE FROM escalations WHERE id = ?1")?.execute([id])?;
     let bytes = question.len() + payload.len();
     if cx.over(Kind::Escalations, tenant.as_str(), bytes)?.is_some() {
         purge(cx, &mut u32::MAX.clone())?;
@@ -107,6 +106,7 @@ pub(super) fn open(cx: Cx<'_>, command: &OpenEscalation) -> Outcome<Opened> {
     if let Some(of_tenant) = cx.over(Kind::Escalations, tenant.as_str(), bytes)? {
         return Err(Kind::Escalations.too_many(of_tenant).into());
     }
+    cx.db.prepare_cached("DELETE FROM escalations WHERE id = ?1")?.execute([id])?;
     let seal = |column, payload: &[u8]| cx.sealer.seal(owner(tenant.as_str(), id, column), payload);
     cx.db
         .prepare_cached(

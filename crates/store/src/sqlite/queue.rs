@@ -98,13 +98,13 @@ pub(super) fn enqueue(cx: Cx<'_>, command: &Enqueue) -> Outcome<Enqueued> {
         }
         return Ok(Enqueued::Queued { position: position(cx, &row)? });
     }
-    remove(cx, id)?;
     if cx.over(Kind::Queue, tenant.as_str(), payload.len())?.is_some() {
         purge(cx, &mut u32::MAX.clone())?;
     }
     if let Some(of_tenant) = cx.over(Kind::Queue, tenant.as_str(), payload.len())? {
         return Ok(Enqueued::Full { of_tenant });
     }
+    remove(cx, id)?;
     let sealed = cx.sealer.seal(owner(tenant.as_str(), id), payload.as_bytes());
     cx.db
         .prepare_cached(

@@ -1,0 +1,152 @@
+//! What every back end has to pass.
+//!
+//! - [`compare`] drives a back end and the memory model with the same random history (several tenants and workers,
+//!   clock jumps, leases that run out, commands repeated, stale epochs, crashes) and compares every answer; a difference
+//!   comes back with the shortest history found that still shows it.
+//! - [`SCENARIOS`] are the promises one by one, in words.
+//!
+//! Both are driven by the caller's runtime and need no test framework, so that a back end can be held to them anywhere.
+
+mod history;
+mod scenarios;
+mod see;
+
+pub use history::{CacheOp, CallOp, ConfirmOp, EscalationOp, Op, OutboxOp, QueueOp, history};
+pub use scenarios::{Bench, Check, SCENARIOS, Scenario};
+pub use see::Seen;
+
+use crate::{Bound, Clock, Limits, MemoryStore, Room, Store};
+use outlast_model::Wall;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+/// A clock that stands still until it is moved.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows some time in 2027.
+    pub fn start() -> Arc<Self> {
+        Arc::new(ManualClock(AtomicI64::new(1_800_000_000_000)))
+    }
+
+    /// Moves it, backwards too.
+    pub fn advance(&self, millis: i64) {
+        self.0.fetch_add(millis, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Wall {
+        Wall(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A back end that can be begun anew and can crash.
+pub trait Subject {
+    /// A fresh, empty store.
+    fn fresh(&mut self, limits: Limits, clock: Arc<dyn Clock>) -> Box<dyn Store>;
+    /// The same store after its process died and came back: everything answered must be there.
+    fn reopen(&mut self, store: Box<dyn Store>) -> Box<dyn Store>;
+}
+
+/// Limits so narrow that histories meet all of them.
+pub const NARROW: Limits = Limits {
+    payload_bytes: 64,
+    calls: narrow(6, 4, 128, 96),
+    queue: narrow(8, 5, 300, 200),
+    cache: narrow(5, 3, 120, 80),
+    escalations: narrow(5, 3, 300, 200),
+    confirmations: narrow(4, 3, 64, 64),
+    finished_keep: Duration::from_millis(5_000),
+    decided_keep: Duration::from_millis(8_000),
+    expired_keep: Duration::from_millis(3_000),
+    delivery_attempts: 3,
+};
+
+const fn narrow(rows: u64, share: u64, bytes: u64, share_bytes: u64) -> Room {
+    Room { whole: Bound { rows, bytes }, tenant: Bound { rows: share, bytes: share_bytes } }
+}
+
+/// A back end and the model answered differently.
+#[derive(Debug)]
+pub struct Divergence {
+    /// The history's seed.
+    pub seed: u64,
+    /// The shortest history found that shows a difference; the last command is where it shows.
+    pub history: Vec<Op>,
+    /// What the model answers to the last command.
+    pub model: Seen,
+    /// What the back end answers.
+    pub subject: Seen,
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}, after {} commands:", self.seed, self.history.len())?;
+        for op in &self.history {
+            writeln!(f, "    {op:?}")?;
+        }
+        writeln!(f, "model:   {:?}", self.model)?;
+        write!(f, "subject: {:?}", self.subject)
+    }
+}
+
+impl std::error::Error for Divergence {}
+
+/// Drives `subject` and the model with the history of `seed` and compares every answer.
+///
+/// # Errors
+/// [`Divergence`] at the first difference, its history made as short as a few hundred more runs can.
+pub async fn compare(subject: &mut dyn Subject, seed: u64, length: usize) -> Result<(), Box<Divergence>> {
+    let ops = history(seed, length);
+    let Some(mut found) = first_difference(subject, &ops, seed).await else { return Ok(()) };
+    let mut runs = 0;
+    let mut chunk = found.history.len() / 2;
+    while chunk > 0 && runs < 400 {
+        let mut start = 0;
+        let mut shorter = false;
+        while start + chunk < found.history.len() && runs < 400 {
+            let mut without = found.history.clone();
+            without.drain(start..start + chunk);
+            runs += 1;
+            match first_difference(subject, &without, seed).await {
+                Some(smaller) => (found, shorter) = (smaller, true),
+                None => start += chunk,
+            }
+        }
+        if !shorter {
+            chunk /= 2;
+        }
+    }
+    Err(found)
+}
+
+async fn first_difference(subject: &mut dyn Subject, ops: &[Op], seed: u64) -> Option<Box<Divergence>> {
+    let (clock, model_clock) = (ManualClock::start(), ManualClock::start());
+    let mut tested = see::Player::new(subject.fresh(NARROW, clock.clone()));
+    let mut model = see::Player::new(Box::new(MemoryStore::new(NARROW, model_clock.clone())));
+    for (at, op) in ops.iter().enumerate() {
+        match op {
+            Op::Advance { millis } => {
+                clock.advance(*millis);
+                model_clock.advance(*millis);
+            }
+            Op::Crash => tested.reopen(subject),
+            op => {
+                let (expected, seen) = (model.play(op).await, tested.play(op).await);
+                if expected != seen {
+                    let history = ops[..=at].to_vec();
+                    return Some(Box::new(Divergence { seed, history, model: expected, subject: seen }));
+                }
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,69 @@
+//! Every back end is held to the contract, and the suite that holds them is held to finding faults.
+
+mod common;
+
+use common::{Memory, Sqlite, block_on};
+use outlast_store::{
+    StoreError,
+    conformance::{Bench, SCENARIOS, Subject, compare},
+};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+/// Every promise, all broken ones at once.
+fn hold_to_promises(subject: &mut dyn Subject) {
+    for scenario in SCENARIOS {
+        eprintln!("{}", scenario.promise);
+        block_on((scenario.check)(&mut Bench::new(subject)));
+    }
+}
+
+#[test]
+fn the_memory_store_keeps_every_promise() {
+    hold_to_promises(&mut Memory);
+}
+
+#[test]
+fn the_sqlite_store_keeps_every_promise() {
+    hold_to_promises(&mut Sqlite::new());
+}
+
+#[test]
+fn the_sqlite_store_answers_as_the_model_does() {
+    let mut sqlite = Sqlite::new();
+    for seed in 0..24 {
+        if let Err(difference) = block_on(compare(&mut sqlite, seed, 250)) {
+            panic!("{difference}");
+        }
+    }
+}
+
+/// Other seeds on every machine and day: proptest draws them, prints the one that failed and keeps it.
+#[test]
+fn the_sqlite_store_answers_as_the_model_does_on_drawn_seeds() {
+    let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
+    let drawn = runner.run(&proptest::prelude::any::<u64>(), |seed| {
+        block_on(compare(&mut Sqlite::new(), seed, 250)).map_err(|error| TestCaseError::fail(error.to_string()))
+    });
+    drawn.unwrap();
+}
+
+#[test]
+fn errors_say_what_where_and_what_to_do() {
+    let place: std::sync::Arc<str> = "state/store.db".into();
+    for error in [
+        StoreError::Full { place: place.clone() },
+        StoreError::ReadOnly { place: place.clone() },
+        StoreError::Corrupt { place: place.clone(), why: "page 3".into() },
+        StoreError::TooNew { place: place.clone(), found: 9, known: 1 },
+        StoreError::Foreign { place: place.clone() },
+        StoreError::KeyMissing { place: place.clone(), key: "0a1b2c3d".into() },
+        StoreError::NotSealed { place: place.clone() },
+        StoreError::Busy { place: place.clone() },
+        StoreError::Unknown { place: place.clone() },
+        StoreError::Unavailable { place, why: "disk I/O error".into() },
+    ] {
+        let said = error.to_string();
+        assert!(said.starts_with("state/store.db: ") && said.ends_with('.'), "{said}");
+        assert!(said.matches(". ").count() >= 1, "no remedy: {said}");
+    }
+}
