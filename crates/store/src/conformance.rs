@@ -133,19 +133,17 @@ async fn first_difference(subject: &mut dyn Subject, ops: &[Op], seed: u64) -> O
     let mut tested = see::Player::new(subject.fresh(NARROW, clock.clone()));
     let mut model = see::Player::new(Box::new(MemoryStore::new(NARROW, model_clock.clone())));
     for (at, op) in ops.iter().enumerate() {
-        match op {
-            Op::Advance { millis } => {
-                clock.advance(*millis);
-                model_clock.advance(*millis);
-            }
-            Op::Crash => tested.reopen(subject),
-            op => {
-                let (expected, seen) = (model.play(op).await, tested.play(op).await);
-                if expected != seen {
-                    let history = ops[..=at].to_vec();
-                    return Some(Box::new(Divergence { seed, history, model: expected, subject: seen }));
-                }
-            }
+        if let Op::Advance { millis } = op {
+            clock.advance(*millis);
+            model_clock.advance(*millis);
+        }
+        if *op == Op::Crash {
+            tested.reopen(subject);
+        }
+        let (expected, seen) = (model.play(op).await, tested.play(op).await);
+        if expected != seen {
+            let history = ops[..=at].to_vec();
+            return Some(Box::new(Divergence { seed, history, model: expected, subject: seen }));
         }
     }
     None

@@ -191,10 +191,13 @@ fn sealed_with(canary: Option<Vec<u8>>) -> String {
 /// What the system says of a file or a directory, in the store's words.
 pub(super) fn refused(error: &io::Error, place: &Arc<str>) -> StoreError {
     let place = place.clone();
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { place },
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { place },
-        _ => StoreError::Unavailable { place, why: error.to_string().into() },
+    let is = |kinds: &[io::ErrorKind]| kinds.contains(&error.kind());
+    if is(&[io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem]) {
+        StoreError::ReadOnly { place }
+    } else if is(&[io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]) {
+        StoreError::Full { place }
+    } else {
+        StoreError::Unavailable { place, why: error.to_string().into() }
     }
 }
 
