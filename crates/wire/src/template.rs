@@ -103,7 +103,7 @@ impl Expression {
     /// # Errors
     /// Why it cannot be said, without any value: a fact is missing, two do not go together, or it took too long.
     pub fn holds(&self, facts: &impl Serialize) -> Result<bool, String> {
-        self.of(Value::from(Serde(facts)))
+        self.of(self::facts(facts))
     }
 
     /// As [`Expression::holds`], of facts that have been made once for several expressions.
@@ -114,6 +114,11 @@ impl Expression {
         }
         Ok(value.is_true())
     }
+}
+
+/// Facts made once for several evaluations.
+pub(crate) fn facts(facts: &impl Serialize) -> Value {
+    Value::from(Serde(facts))
 }
 
 impl fmt::Debug for Expression {

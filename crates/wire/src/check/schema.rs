@@ -2,9 +2,10 @@
 //!
 //! A client's schema that cannot be checked here (it does not compile, refers to another document, uses a regular
 //! expression outside the linear engine, or is too large) makes the reply *unverified*. It is not the model's fault,
-//! and not a reason to refuse the request either: providers accept schemas that this validator does not.
+//! and not a reason to refuse the request either: providers accept schemas that this validator does not. The same
+//! holds for a document that it would take too much work to hold to the schema ([`work`]).
 
-use super::PROBLEMS_MAX;
+use super::{PROBLEMS_MAX, work};
 use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,24 +27,91 @@ const PLACE_MAX: usize = 200;
 pub(super) enum Verdict {
     /// It keeps it.
     Valid,
-    /// It breaks it: where in the schema, at most [`PROBLEMS_MAX`] of them.
-    Invalid(Vec<String>),
+    /// It breaks it: how, at most [`PROBLEMS_MAX`] of them.
+    Invalid(Vec<Violation>),
     /// The schema cannot be checked.
     Unverified,
 }
 
-/// Judges a document.
+/// One way in which a document breaks a schema.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    /// Where, in the schema's own words.
+    pub(super) place: String,
+    /// A required field is missing where one stands that the schema does not know: the field's name, from the schema.
+    pub(super) drifted: Option<String>,
+}
+
+/// A compiled schema.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    validator: Validator,
+    json: Value,
+    /// It has references: the work has to be measured first.
+    names: Option<work::Names>,
+}
+
+impl Compiled {
+    /// Compiles a schema.
+    /// # Errors
+    /// Why it cannot be checked here, in plain English.
+    pub(crate) fn new(schema: &str) -> Result<Compiled, String> {
+        if schema.len() > SCHEMA_BYTES_MAX {
+            return Err(format!("it is longer than {SCHEMA_BYTES_MAX} bytes"));
+        }
+        let json: Value = serde_json::from_str(schema)
+            .map_err(|error| format!("it is not JSON (line {}, column {})", error.line(), error.column()))?;
+        if !json.is_object() && !json.is_boolean() {
+            return Err("it is neither a JSON object nor true or false".into());
+        }
+        let patterns = PatternOptions::regex().size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX);
+        let validator =
+            jsonschema::options().offline().with_pattern_options(patterns).build(&json).map_err(|error| {
+                format!("it is no JSON Schema that can be checked here: {}", short(&error.to_string()))
+            })?;
+        let names = work::Names::of(&json);
+        Ok(Compiled { validator, json, names })
+    }
+
+    /// Judges a document.
+    pub(super) fn judge(&self, document: &Value) -> Verdict {
+        if self.names.as_ref().is_some_and(|names| !work::is_bounded(&self.json, names, document)) {
+            return Verdict::Unverified;
+        }
+        if self.validator.is_valid(document) {
+            return Verdict::Valid;
+        }
+        let errors: Vec<_> = self.validator.iter_errors(document).take(PROBLEMS_MAX).collect();
+        if errors.iter().all(is_our_own) {
+            Verdict::Unverified
+        } else {
+            Verdict::Invalid(errors.iter().map(|error| self.violation(error)).collect())
+        }
+    }
+
+    fn violation(&self, error: &ValidationError<'_>) -> Violation {
+        let mut place = format!("schema {}", error.schema_path());
+        let mut drifted = None;
+        if let ValidationErrorKind::Required { property } = error.kind() {
+            place.push_str(&format!(": {property} is missing"));
+            drifted = property.as_str().filter(|_| self.has_strangers(error)).map(short);
+        }
+        Violation { place: short(&place), drifted }
+    }
+
+    /// Whether the object that lacks a field has one that the schema does not name there.
+    fn has_strangers(&self, error: &ValidationError<'_>) -> bool {
+        let at = error.schema_path().as_str();
+        let known =
+            at.rsplit_once('/').and_then(|(object, _)| self.json.pointer(object)?.get("properties")?.as_object());
+        let is_known = |name: &String| known.is_some_and(|known| known.contains_key(name));
+        error.instance().as_object().is_some_and(|fields| !fields.keys().all(is_known))
+    }
+}
+
+/// Judges a document by a client's schema.
 pub(super) fn validate(schema: &str, document: &Value) -> Verdict {
-    let Some(validator) = validator(schema) else { return Verdict::Unverified };
-    if validator.is_valid(document) {
-        return Verdict::Valid;
-    }
-    let errors: Vec<_> = validator.iter_errors(document).take(PROBLEMS_MAX).collect();
-    if errors.iter().all(is_our_own) {
-        Verdict::Unverified
-    } else {
-        Verdict::Invalid(errors.iter().map(place).collect())
-    }
+    validator(schema).map_or(Verdict::Unverified, |compiled| compiled.judge(document))
 }
 
 /// The validator failed, not the document.
@@ -56,21 +124,15 @@ fn is_our_own(error: &ValidationError<'_>) -> bool {
     )
 }
 
-/// Where the schema is broken, in the schema's own words: `/properties/price/type`. The place in the document would
-/// hold keys that the model made up.
-fn place(error: &ValidationError<'_>) -> String {
-    let mut place = format!("schema {}", error.schema_path());
-    if let ValidationErrorKind::Required { property } = error.kind() {
-        place.push_str(&format!(": {property} is missing"));
-    }
-    match place.char_indices().nth(PLACE_MAX) {
-        Some((end, _)) => format!("{}...", &place[..end]),
-        None => place,
+fn short(text: &str) -> String {
+    match text.char_indices().nth(PLACE_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
 /// The validator of a schema, from memory or new. Absent when the schema cannot be checked.
-fn validator(schema: &str) -> Option<Arc<Validator>> {
+fn validator(schema: &str) -> Option<Arc<Compiled>> {
     if schema.len() > SCHEMA_BYTES_MAX {
         return None;
     }
@@ -86,10 +148,8 @@ fn validator(schema: &str) -> Option<Arc<Validator>> {
     validator
 }
 
-fn compile(schema: &str) -> Option<Arc<Validator>> {
-    let schema: Value = serde_json::from_str(schema).ok()?;
-    let patterns = PatternOptions::regex().size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX);
-    jsonschema::options().offline().with_pattern_options(patterns).build(&schema).ok().map(Arc::new)
+fn compile(schema: &str) -> Option<Arc<Compiled>> {
+    Compiled::new(schema).ok().map(Arc::new)
 }
 
 /// A pure memo of [`compile`], the same for every call: the one global of this crate.
@@ -101,11 +161,11 @@ fn lock() -> std::sync::MutexGuard<'static, Cache> {
 
 /// Least recently used first. A linear search: the lengths differ, so nearly every comparison ends at once.
 struct Cache {
-    entries: Vec<(Box<str>, Option<Arc<Validator>>)>,
+    entries: Vec<(Box<str>, Option<Arc<Compiled>>)>,
 }
 
 impl Cache {
-    fn get(&mut self, schema: &str) -> Option<Option<Arc<Validator>>> {
+    fn get(&mut self, schema: &str) -> Option<Option<Arc<Compiled>>> {
         let at = self.entries.iter().rposition(|(key, _)| **key == *schema)?;
         let entry = self.entries.remove(at);
         let validator = entry.1.clone();
@@ -113,7 +173,7 @@ impl Cache {
         Some(validator)
     }
 
-    fn put(&mut self, schema: &str, validator: Option<Arc<Validator>>) {
+    fn put(&mut self, schema: &str, validator: Option<Arc<Compiled>>) {
         if self.get(schema).is_some() {
             return;
         }
@@ -132,10 +192,10 @@ mod tests {
     #[test]
     fn a_violation_names_the_place_in_the_schema_and_no_word_of_the_reply() {
         let schema = r#"{"type":"object","properties":{"price":{"type":"number"}},"required":["price","id"],"additionalProperties":false}"#;
-        let Verdict::Invalid(places) = validate(schema, &json!({"price": "SECRET", "SECRET_KEY": 1})) else {
+        let Verdict::Invalid(found) = validate(schema, &json!({"price": "SECRET", "SECRET_KEY": 1})) else {
             panic!("must be invalid")
         };
-        let all = places.join("\n");
+        let all = format!("{found:?}").replace('\\', "");
         assert!(all.contains("schema /properties/price/type"), "{all}");
         assert!(all.contains("\"id\" is missing"), "{all}");
         assert!(!all.contains("SECRET"), "{all}");
@@ -169,6 +229,30 @@ mod tests {
                 &schema[..schema.len().min(80)]
             );
         }
+    }
+
+    #[test]
+    fn drift_is_a_field_missing_where_an_unknown_one_stands() {
+        let schema = r##"{"type":"object","properties":{"summary":{"type":"string"},"steps":{"type":"array","items":{"$ref":"#/$defs/step"}}},
+            "required":["summary"],"$defs":{"step":{"type":"object","properties":{"do":{"type":"string"}},"required":["do"]}}}"##;
+        for (document, expected) in [
+            (json!({"message": "SECRET"}), Some("summary")),
+            (json!({"steps": []}), None),
+            (json!({"summary": "x", "steps": [{"SECRET": 1}]}), Some("do")),
+            (json!({"summary": 7}), None),
+        ] {
+            let Verdict::Invalid(found) = validate(schema, &document) else { panic!("must be invalid: {document}") };
+            assert_eq!(found[0].drifted.as_deref(), expected, "{document} {found:?}");
+            assert!(!format!("{found:?}").contains("SECRET"));
+        }
+    }
+
+    #[test]
+    fn a_schema_that_would_take_for_ever_leaves_the_reply_unverified() {
+        let schema = r##"{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"properties":{"a":{"$ref":"#/$defs/n"}},"required":["x"]},
+            {"properties":{"a":{"$ref":"#/$defs/n"}},"required":["y"]}]}}}"##;
+        let deep = (0..100).fold(json!({}), |inner, _| json!({ "a": inner }));
+        assert_eq!(validate(schema, &deep), Verdict::Unverified);
     }
 
     #[test]

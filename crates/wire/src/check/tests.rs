@@ -1,10 +1,21 @@
 use super::*;
+use outlast_model::policy::Dialect;
 use serde_json::value::to_raw_value;
 
 const TEXT: OutputFormat = OutputFormat::Text;
 
 fn plain(output: &OutputFormat) -> Demand<'_> {
-    Demand { output, tools: [None; 2], tool_choice: None, stops: false }
+    let (mode, policy, permitted) = (ToolMode::Full, None, None);
+    Demand { output, tools: [None; 2], tool_choice: None, stops: false, mode, policy, permitted }
+}
+
+/// Judges by these demands and no contract.
+fn judge(demand: &Demand<'_>, answers: &[Answer], overflowed: bool) -> Findings {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    let inbound = Inbound::parse(Dialect::OpenaiChat, body.into()).unwrap();
+    let asked = Asked { inbound: &inbound, gates: Gates::none(), brief: &Brief::default() };
+    let checked = judge_by(demand, &asked, answers, overflowed, || unreachable!("nothing is repaired"));
+    checked.findings
 }
 
 fn said(text: &str, finish: Finish) -> Answer {
