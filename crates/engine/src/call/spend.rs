@@ -112,6 +112,7 @@ impl Call {
             (Some(wanted), Some(limit)) => Some(wanted.min(limit)),
             (one, other) => one.or(other),
         };
+        let wanted = wanted.map(|tokens| tokens.saturating_mul(self.needs.more_choices.saturating_add(1)));
         let extra = mending.map_or(0, |tokens| tokens.saturating_add(MEND_TOKENS));
         self.spend.quote(spec.price, self.input_on(at, fleet).saturating_add(extra), wanted)
     }
