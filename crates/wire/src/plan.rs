@@ -1,6 +1,6 @@
 //! Tool intents: what a model would have called, as data.
 
-use crate::said::input_or_empty;
+use crate::{said::input_or_empty, strict};
 use outlast_model::turn::{Tool, ToolChoice};
 use serde::Serialize;
 use serde_json::Value;
@@ -94,7 +94,7 @@ fn unfenced(text: &str) -> &str {
 }
 
 fn parse(text: &str) -> Option<Value> {
-    serde_json::from_str(text).ok()
+    strict::parse(text).ok()
 }
 
 fn shortened(text: &str) -> Option<String> {
@@ -214,6 +214,7 @@ mod tests {
             ])
         );
         assert_eq!(of_calls([("refund", "[17]")], "", &[]), None);
+        assert_eq!(of_calls([("refund", r#"{"order":17,"order":18}"#)], "", &[]), None);
         let long = of_calls([("a", "{}")], &"é".repeat(9000), &[]).unwrap();
         assert_eq!(long[0].reason.as_ref().unwrap().chars().count(), REASON_CHARS_MAX);
     }
@@ -234,6 +235,8 @@ mod tests {
             r#"{"plan":[]}"#,
             r#"{"text":"x","plan":{}}"#,
             r#"{"text":"x","more":1}"#,
+            r#"{"text":"x","text":"y"}"#,
+            r#"{"text":"x","plan":[{"tool":"refund","arguments":{"a":1,"a":2}}]}"#,
             r#"{"text":"x","plan":[]} and so on"#,
             r#"{"text":"x","plan":[{"tool":"delete","arguments":{}}]}"#,
             r#"{"text":"x","plan":[{"tool":"refund","arguments":"{}"}]}"#,

@@ -5,8 +5,15 @@ use outlast_model::{
     Brief, Gate, Mend, Problem,
     policy::{Ability, Contract, Dialect, Keep, Permissions, Schema, StreamContract, ToolMode, ToolPolicy},
 };
-use outlast_wire::{Adapt, Adapted, Inbound, Put, Unsupported};
+use outlast_wire::{
+    Adapt, Adapted, Inbound, Put, Unsupported,
+    check::{self, Asked},
+    compose::{self, Said},
+    contract::Gates,
+    plan, reply,
+};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const O: Dialect = Dialect::OpenaiChat;
 const A: Dialect = Dialect::Anthropic;
@@ -251,6 +258,46 @@ fn permissions_withhold_tools_in_every_mode_and_a_choice_among_the_kept_stays() 
             (&*offer.offered, &*offer.withheld, offer.choice_dropped),
             (&["search".into()][..], &["refund".into()][..], false)
         );
+    }
+}
+
+#[test]
+fn a_choice_that_was_not_sent_is_not_held_against_the_reply() {
+    let permissions = Permissions { tools: Some(vec!["search".into()]), ..Permissions::default() };
+    let gates = Gates::compile(&Arc::new(Contract { permissions, ..contract() })).unwrap();
+    let brief = Brief::default();
+    for (name, problems) in [("refund", 0), ("search", 1)] {
+        let mut body = with_traffic(O);
+        body["tool_choice"] = json!({"type": "function", "function": {"name": name}});
+        let inbound = inbound(O, &body);
+        let checked =
+            check::said(&Asked { inbound: &inbound, gates: &gates, brief: &brief }, &Said::text("1", "m", "No."));
+        assert_eq!(checked.findings.problems.len(), problems, "{name}: {:?}", checked.findings.problems);
+    }
+}
+
+#[test]
+fn a_plan_in_words_comes_back_as_a_plan() {
+    let contract = with_tools(&[]);
+    let gates = Gates::compile(&Arc::new(contract.clone())).unwrap();
+    let brief = mode(ToolMode::PlanOnly);
+    for (from, to) in PAIRS {
+        let mut body = with_traffic(from);
+        body["outlast"] = json!({"sources": ["doc-1"]});
+        let client = inbound(from, &body);
+        let case = Case { can_call_tools: Ability::No, ..Case::of(&brief, &contract) };
+        let target = inbound(to, &case.put(from, to, &body));
+        let form = r#"{"text":"I can plan it.","plan":[{"tool":"refund","arguments":{"id":17},"reason":"asked","evidence":["doc-1"]}]}"#;
+        let answer = compose::whole(&target, &Said::text("1", "m", form));
+        let reply = reply::read(to, &client, answer).unwrap();
+        let checked = check::reply(&Asked { inbound: &client, gates: &gates, brief: &brief }, &reply);
+        assert_eq!(checked.findings.problems, []);
+        let plan = checked.plan.unwrap();
+        assert_eq!(
+            (plan[0].tool.as_str(), &plan[0].arguments, &plan[0].evidence[..]),
+            ("refund", &json!({"id": 17}), &["doc-1".to_owned()][..])
+        );
+        assert_eq!(plan::not_done(&plan), "Not done: refund (id: 17).");
     }
 }
 

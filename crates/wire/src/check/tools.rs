@@ -36,7 +36,10 @@ impl<'a> Demand<'a> {
         Demand {
             output: inbound.output(),
             tools: [given("tools"), given("functions")],
-            tool_choice: given("tool_choice"),
+            // A choice that named a withheld tool was not sent.
+            tool_choice: given("tool_choice").filter(|_| {
+                contract.permissions.tools.is_none() || !inbound.offer(asked.brief, contract).choice_dropped
+            }),
             stops: given("stop").or_else(|| given("stop_sequences")).is_some(),
             mode: asked.brief.tool_mode,
             policy: contract.tools.as_ref(),
