@@ -14,7 +14,7 @@
 //! - `claim`: see [`claims`].
 
 use super::{Choice, Found, claims, duplicates, evidence, language, phrases::Searched, prose, schema::Verdict};
-use crate::path;
+use crate::{path, tools::Offer};
 use outlast_model::{
     Gate,
     policy::{Contract, ToolMode},
@@ -176,8 +176,10 @@ fn claim(choice: &Choice<'_>, text: &str, value: Option<&Value>, found: &mut Fou
     if choice.asked.brief.tool_mode == ToolMode::Full {
         return;
     }
-    let withheld = choice.demand.withheld();
-    let names: Vec<&str> = withheld.iter().map(AsRef::as_ref).collect();
+    // What may only be planned has not been done either.
+    let plans = choice.asked.brief.tool_mode == ToolMode::PlanOnly;
+    let Some(Offer { offered, withheld, .. }) = choice.demand.offer() else { return };
+    let names: Vec<&str> = withheld.iter().chain(offered.iter().filter(|_| plans)).map(AsRef::as_ref).collect();
     let claimed = match value {
         Some(value) => prose::strings(value).into_iter().find_map(|text| claims::claimed(text, &names)),
         None => claims::claimed(text, &names),

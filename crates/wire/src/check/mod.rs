@@ -267,7 +267,7 @@ impl Choice<'_> {
             }
             return plan.map(|plan| (answer.text.clone(), plan));
         }
-        let names = self.demand.offered();
+        let names = self.demand.offer().map(|offer| offer.offered).unwrap_or_default();
         let plan = plan::of_text(&answer.text, &names, sources).or_else(|| {
             let fixes = &self.asked.gates.contract().repair.fixes;
             let repaired = repair::repair(&answer.text, fixes, false)?;

@@ -5,8 +5,7 @@ use serde_json::value::to_raw_value;
 const TEXT: OutputFormat = OutputFormat::Text;
 
 fn plain(output: &OutputFormat) -> Demand<'_> {
-    let (mode, policy, permitted) = (ToolMode::Full, None, None);
-    Demand { output, tools: [None; 2], tool_choice: None, stops: false, mode, policy, permitted }
+    Demand { output, tools: [None; 2], tool_choice: None, stops: false, restricted: None }
 }
 
 /// Judges by these demands and no contract.

@@ -1,15 +1,15 @@
 //! What the request demands of its reply, and whether its tool calls are such as it may have.
 
 use super::{Asked, Found};
-use crate::Answer;
+use crate::{Answer, tools::Offer};
 use outlast_model::{
     Failure,
-    policy::{ToolMode, ToolPolicy},
+    policy::ToolMode,
     turn::{Finish, OutputFormat},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 /// What the request demands of its reply.
 #[derive(Clone, Copy, Debug)]
@@ -21,17 +21,14 @@ pub(super) struct Demand<'a> {
     pub(super) tool_choice: Option<&'a str>,
     /// It has stop sequences, so that a reply may rightly end before its first word.
     pub(super) stops: bool,
-    /// What the model may do with tools.
-    pub(super) mode: ToolMode,
-    /// Which of them only read.
-    pub(super) policy: Option<&'a ToolPolicy>,
-    /// The only ones it may call at all.
-    pub(super) permitted: Option<&'a [Arc<str>]>,
+    /// The tools may not all be what the request offers: the mode or the contract withholds some. Read like `tools`.
+    pub(super) restricted: Option<&'a Asked<'a>>,
 }
 
 impl<'a> Demand<'a> {
-    pub(super) fn of(asked: &Asked<'a>) -> Self {
-        let (inbound, contract) = (asked.inbound, asked.gates.contract());
+    pub(super) fn of(asked: &'a Asked<'a>) -> Self {
+        let inbound = asked.inbound;
+        let restricted = asked.brief.tool_mode != ToolMode::Full || asked.gates.contract().permissions.tools.is_some();
         let given = |name| inbound.value(name).filter(|value| !matches!(*value, "null" | "[]" | "\"\""));
         Demand {
             output: inbound.output(),
@@ -41,9 +38,7 @@ impl<'a> Demand<'a> {
                 contract.permissions.tools.is_none() || !inbound.offer(asked.brief, contract).choice_dropped
             }),
             stops: given("stop").or_else(|| given("stop_sequences")).is_some(),
-            mode: asked.brief.tool_mode,
-            policy: contract.tools.as_ref(),
-            permitted: contract.permissions.tools.as_deref(),
+            restricted: restricted.then_some(asked),
         }
     }
 
@@ -62,36 +57,16 @@ impl<'a> Demand<'a> {
         }
     }
 
-    /// The names of the tools that the model may call, or plan to.
-    pub(super) fn offered(&self) -> Vec<Box<str>> {
-        let names = Offered::read(self.tools).names.into_iter();
-        names.filter(|name| self.is_let(name)).map(Box::from).collect()
-    }
-
-    /// The names of the tools that the mode withholds from the model.
-    pub(super) fn withheld(&self) -> Vec<Cow<'a, str>> {
-        Offered::read(self.tools).names.into_iter().filter(|name| !self.mode_calls(name)).collect()
-    }
-
-    fn is_let(&self, name: &str) -> bool {
-        let permitted = self.permitted.is_none_or(|list| list.iter().any(|tool| **tool == *name));
-        permitted && (self.mode == ToolMode::PlanOnly || self.mode_calls(name))
-    }
-
-    fn mode_calls(&self, name: &str) -> bool {
-        match self.mode {
-            ToolMode::Full => true,
-            ToolMode::ReadOnly => self.policy.is_some_and(|policy| policy.read_only.iter().any(|tool| **tool == *name)),
-            ToolMode::PlanOnly | ToolMode::None => false,
-        }
+    /// What the model got to see of the tools; `None`: all that the request offers.
+    pub(super) fn offer(&self) -> Option<Offer> {
+        self.restricted.map(|asked| asked.inbound.offer(asked.brief, asked.gates.contract()))
     }
 
     /// Judges a choice's tool calls, and whether one had to come.
     pub(super) fn judge_calls(&self, answer: &Answer, found: &mut Found) {
         if answer.tool_calls.is_empty() {
             let stopped_early = matches!(answer.finish, Some(Finish::Length));
-            // With tools withheld an answer in words is what is left.
-            if self.mode == ToolMode::Full && self.must_call() && !answer.opaque && !stopped_early {
+            if !answer.opaque && !stopped_early && self.must_call() && !self.may_answer_in_words() {
                 found.add(Failure::ToolMismatch, "tool_choice: a tool call was required, none came");
             }
             return;
@@ -100,19 +75,24 @@ impl<'a> Demand<'a> {
             // Whole JSON or not: the limit may have cut the last call's arguments, and they are for acting on.
             return found.add(Failure::Truncated, "the output limit was reached in a tool call");
         }
-        let offered = Offered::read(self.tools);
-        // A tool without a name is the provider's own: it is not among those a contract lets through by name.
-        let open = offered.open && self.mode == ToolMode::Full && self.permitted.is_none();
+        let (offered, offer) = (Offered::read(self.tools), self.offer());
         for (at, (name, arguments)) in answer.tool_calls.iter().enumerate() {
-            let known = offered.names.iter().any(|offered| *offered == **name);
-            if !open && !known {
-                found.add(Failure::ToolMismatch, format!("tool_calls[{at}]: not an offered tool"));
-            } else if !open && !self.is_let(name) {
+            let is_named = |names: &[Box<str>]| names.iter().any(|one| **one == **name);
+            if offer.as_ref().is_some_and(|offer| is_named(&offer.withheld)) {
                 found.add(Failure::ToolMismatch, format!("tool_calls[{at}]: the tool {name} is withheld"));
+            } else if !offer.as_ref().map_or_else(|| offered.includes(name), |offer| is_named(&offer.offered)) {
+                found.add(Failure::ToolMismatch, format!("tool_calls[{at}]: not an offered tool"));
             } else if !is_object(arguments) {
                 found.add(Failure::ToolMismatch, format!("tool_calls[{at}]: the arguments are no JSON object"));
             }
         }
+    }
+
+    /// Though the request says that a tool has to be called: where it can only be planned, or the demand was dropped
+    /// with the tool it named.
+    fn may_answer_in_words(&self) -> bool {
+        let plans = |asked: &Asked<'_>| asked.brief.tool_mode == ToolMode::PlanOnly;
+        self.restricted.is_some_and(plans) || self.offer().is_some_and(|offer| offer.choice_dropped)
     }
 
     /// Whether the model had to call a tool: `required`, `any`, or one by name.
@@ -168,6 +148,10 @@ impl<'a> Offered<'a> {
             }
         }
         offered
+    }
+
+    fn includes(&self, name: &str) -> bool {
+        self.open || self.names.iter().any(|offered| offered == name)
     }
 }
 
