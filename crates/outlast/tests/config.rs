@@ -19,6 +19,8 @@ fn env(name: &str) -> Option<String> {
         "OUTLAST_ADMIN_TOKEN" => "admin-0123456789abcdef",
         "ALERT_WEBHOOK" => "https://hooks.example.com/T0/B0",
         "ALERT_SECRET" => "alert-0123456789abcdef",
+        "OUTLAST_DATA_KEY" => "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        "DATA_KEY_SHORT" => "MDEyMzQ1Njc4OWFiY2RlZg==",
         "BAD_KEY" => "key\nwith a line break",
         _ => return None,
     };
@@ -58,7 +60,7 @@ fn every_broken_file_is_told_all_its_errors_with_line_and_remedy() {
         }
         let expected = std::fs::read_to_string(&expected).unwrap_or_default();
         assert_eq!(errors, expected, "{}", path.display());
-        for name in ["OPENAI_API_KEY", "TEAM_KEY", "BAD_KEY", "ALERT_SECRET"] {
+        for name in ["OPENAI_API_KEY", "TEAM_KEY", "BAD_KEY", "ALERT_SECRET", "OUTLAST_DATA_KEY", "DATA_KEY_SHORT"] {
             assert!(!errors.contains(&env(name).unwrap()), "an error shows {name}");
         }
     }
@@ -329,12 +331,14 @@ fn check_and_explain_print_what_the_config_amounts_to() {
         ("two-vendors.toml", "quick"),
         ("local-fallback.toml", "assistant"),
         ("minimal.toml", "gpt-5.2"),
+        ("support-contract.toml", "support"),
     ] {
         let text = std::fs::read_to_string(path.join(file)).unwrap();
-        let config = Config::from_text(&text, file, Path::new(""), &env).unwrap();
+        let config = Config::from_text(&text, file, &path, &env).unwrap();
         let explanation = outlast::cli::explain::Explanation::of(&config, route).unwrap();
         let printed =
             format!("{}\n{}", outlast::cli::check::summary(&config), without_the_engines_tables(&explanation.text()));
+        let printed = printed.replace(&format!("{}/", path.display()), "");
         let snapshot = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/printed/{route}.txt"));
         if std::env::var_os("UPDATE").is_some() {
             std::fs::create_dir_all(snapshot.parent().unwrap()).unwrap();

@@ -1,7 +1,7 @@
 //! `outlast check`: judges the config, tells every error at once, and shows what a good one amounts to.
 
 use super::{ConfigArg, Exit, out, process_env};
-use crate::config::{Config, ConfigErrors, show_duration, toml_from_env};
+use crate::config::{Config, ConfigErrors, Sealing, show_duration, toml_from_env};
 use clap::Args;
 use comfy_table::{Table, presets};
 use outlast_model::policy::{Route, StreamContract};
@@ -105,7 +105,24 @@ pub fn summary(config: &Config) -> String {
         "admin endpoints closed"
     };
     let _ = writeln!(text, "listens on {}; {callers}; {admin}", config.server.listen);
+    let _ = writeln!(text, "{}", durability(config));
+    if !config.golden.is_empty() {
+        let _ = writeln!(text, "asks {} of every target of their routes", count(config.golden.len(), "golden task"));
+    }
     text
+}
+
+/// What outlives the process, and how it is protected.
+fn durability(config: &Config) -> String {
+    let Some(store) = &config.store else {
+        return "nothing outlives the process: replies under an Idempotency-Key are kept in memory".to_owned();
+    };
+    let how = match &store.sealing {
+        Sealing::Keys(keys) if keys.len() == 1 => "encrypted".to_owned(),
+        Sealing::Keys(keys) => format!("encrypted with the first of {} keys", keys.len()),
+        Sealing::Plaintext => "prompts and answers in plain text".to_owned(),
+    };
+    format!("keeps what must outlive the process in {}, {how}", store.file.display())
 }
 
 fn stream(route: &Route) -> String {
@@ -135,7 +152,9 @@ fn good_json(config: &Config) -> Value {
             "tier": route.tier.name,
             "attempts": route.tier.attempts,
             "deadline_ms": route.tier.deadline.as_millis() as u64,
+            "contract": route.contract.name,
             "stream": route.contract.stream.name(),
+            "backstops": route.backstops.iter().map(|backstop| backstop.name.as_ref()).collect::<Vec<_>>(),
             "targets": route.targets.iter().map(|target| target.target.as_str()).collect::<Vec<_>>(),
         })
     });
@@ -146,6 +165,11 @@ fn good_json(config: &Config) -> Value {
         "providers": config.providers.iter().map(|provider| provider.id.as_str()).collect::<Vec<_>>(),
         "targets": config.targets.len(),
         "routes": routes.collect::<Vec<_>>(),
+        "store": config.store.as_ref().map(|store| json!({
+            "file": store.file,
+            "keys": match &store.sealing { Sealing::Keys(keys) => keys.len(), Sealing::Plaintext => 0 },
+        })),
+        "golden": config.golden.iter().map(|task| &*task.name).collect::<Vec<_>>(),
         "warnings": config.warnings,
     })
 }

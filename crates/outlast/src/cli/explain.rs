@@ -1,6 +1,9 @@
 //! `outlast explain ROUTE`: what would happen to a call, and why. Read from the same config and the same remedy table
 //! that the gateway runs on, so it cannot promise anything else.
 
+mod price;
+mod promise;
+
 use super::{
     ConfigArg, Exit,
     check::{count, pretty, trimmed},
@@ -12,9 +15,10 @@ use comfy_table::{Table, presets};
 use outlast_model::{
     Failure, Price,
     failure::{Blame, SameTarget, Then},
-    policy::{Ability, Dialect, Ranking, RefusalPolicy, Route, StreamContract, TargetSpec},
+    policy::{Ability, BackstopKind, Dialect, Ranking, RefusalPolicy, Route, SafetyPolicy, StreamContract, TargetSpec},
 };
 use outlast_wire::crossing::{Fate, TABLE};
+use price::TierPrice;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -58,6 +62,7 @@ pub fn run(args: ExplainArgs) -> Exit {
 pub struct Explanation<'c> {
     route: &'c Route,
     targets: Vec<(&'c TargetSpec, &'c Provider, u32)>,
+    price: TierPrice,
     warnings: Vec<String>,
 }
 
@@ -69,8 +74,11 @@ impl<'c> Explanation<'c> {
             let spec = config.target(entry.target.as_str())?;
             Some((spec, config.provider_of(&entry.target)?.as_ref(), entry.weight))
         });
-        let targets = targets.collect();
-        let mut explanation = Explanation { route, targets, warnings: Vec::new() };
+        let targets: Vec<(&TargetSpec, &Provider, u32)> = targets.collect();
+        let permitted: Vec<&TargetSpec> =
+            targets.iter().map(|(spec, _, _)| *spec).filter(|spec| permits(route, spec)).collect();
+        let price = price::of(config, route, &permitted);
+        let mut explanation = Explanation { route, targets, price, warnings: Vec::new() };
         explanation.warnings = explanation.find_warnings();
         Some(explanation)
     }
@@ -80,18 +88,28 @@ impl<'c> Explanation<'c> {
         let tier = &self.route.tier;
         let mut text = String::new();
         let _ = writeln!(text, "Route {}", self.route.id);
-        let _ = writeln!(
-            text,
-            "  tier {}: at most {}, all within {}",
-            tier.name,
-            count(tier.attempts.into(), "attempt"),
-            show_duration(tier.deadline)
-        );
+        if let Some(risk) = &self.route.risk {
+            let _ = writeln!(text, "  risk: {risk}");
+        }
+        if let Some(promised) = self.promised() {
+            let _ = writeln!(text, "  promised: {promised}");
+        }
+        let _ = writeln!(text, "  tier {}: {}", tier.name, promise::tier(tier));
         let _ = writeln!(text, "  contract {}: {}", self.route.contract.name, self.stream_rule());
         let _ = writeln!(text, "  order: {}\n", self.ranking_rule());
+        for (title, promises) in [
+            ("What a reply has to keep", promise::gates(&self.route.contract)),
+            ("What else the contract says", promise::terms(&self.route.contract)),
+        ] {
+            if !promises.is_empty() {
+                let _ = writeln!(text, "{title}\n{}\n", promise::list(&promises));
+            }
+        }
         let _ = writeln!(text, "Targets\n{}\n", self.target_table());
         let _ = writeln!(text, "Deadlines of an attempt\n{}\n", self.deadline_table());
         let _ = writeln!(text, "What a request may ask\n{}\n", self.needs_text());
+        let _ = writeln!(text, "When every path is spent\n{}\n", self.end_list());
+        let _ = writeln!(text, "{}\n", self.price.text());
         let _ = writeln!(text, "What each failure leads to\n{}", self.failure_table());
         if !self.warnings.is_empty() {
             let _ = writeln!(text, "\nWarnings");
@@ -112,6 +130,8 @@ impl<'c> Explanation<'c> {
                 "region": spec.region,
                 "weight": weight,
                 "keys": provider.keys.len(),
+                "permitted": permits(self.route, spec),
+                "tool_mode": self.tool_mode(spec),
                 "capabilities": spec.capabilities,
                 "context_window": spec.context_window,
                 "max_output": spec.max_output,
@@ -141,14 +161,80 @@ impl<'c> Explanation<'c> {
         });
         json!({
             "route": self.route.id,
-            "tier": { "name": self.route.tier.name, "attempts": self.route.tier.attempts, "deadline_ms": millis(self.route.tier.deadline) },
-            "contract": { "name": self.route.contract.name, "stream": self.route.contract.stream.name(), "reroute_refusals": self.route.contract.refusal == RefusalPolicy::Reroute },
+            "risk": self.route.risk,
+            "sla": self.route.sla.map(|sla| json!({ "availability": sla.availability, "p95_ms": sla.p95.map(millis) })),
+            "tier": promise::tier_json(&self.route.tier),
+            "contract": {
+                "name": self.route.contract.name, "stream": self.route.contract.stream.name(),
+                "reroute_refusals": self.route.contract.refusal == RefusalPolicy::Reroute,
+                "gates": promise::for_machines(&promise::gates(&self.route.contract)),
+                "terms": promise::for_machines(&promise::terms(&self.route.contract)),
+            },
+            "backstops": self.route.backstops.iter().map(|backstop| json!({
+                "name": backstop.name, "kind": backstop.kind.name(), "says": promise::end(backstop),
+            })).collect::<Vec<_>>(),
+            "price": self.price.json(),
             "ranking": self.route.ranking,
             "targets": targets.collect::<Vec<_>>(),
             "failures": failures.collect::<Vec<_>>(),
             "crossings": crossings.collect::<Vec<_>>(),
             "warnings": self.warnings,
         })
+    }
+
+    fn promised(&self) -> Option<String> {
+        let sla = self.route.sla?;
+        let share = sla.availability.map(|share| format!("{} % of requests answered", promise::trim(share * 100.0)));
+        let p95 = sla.p95.map(|p95| format!("95 of 100 within {}", show_duration(p95)));
+        Some([share, p95].into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+
+    /// What the model may do with tools on this target; absent where the contract has no policy.
+    fn tool_mode(&self, spec: &TargetSpec) -> Option<&'static str> {
+        let first = self.route.targets.first().is_some_and(|entry| entry.target == spec.id);
+        let policy = self.route.contract.tools.as_ref()?;
+        Some(policy.mode(first, spec.capabilities.tools).map_or("left out", |mode| mode.name()))
+    }
+
+    /// Which target serves a request with tools, and how.
+    fn tool_modes(&self) -> Option<String> {
+        let modes = self.targets.iter().map(|(spec, _, _)| {
+            Some(format!("{} {}", spec.id, self.tool_mode(spec).filter(|_| permits(self.route, spec))?))
+        });
+        self.route.contract.tools.as_ref()?;
+        Some(format!("  tools: {}", modes.flatten().collect::<Vec<_>>().join(", ")))
+    }
+
+    /// The backstops, in their order.
+    fn end_list(&self) -> String {
+        let ends = self.route.backstops.iter().enumerate();
+        let mut lines: Vec<String> =
+            ends.map(|(at, backstop)| format!("  {}. {}: {}", at + 1, backstop.name, promise::end(backstop))).collect();
+        if !self.route.backstops.iter().any(|backstop| matches!(backstop.kind, BackstopKind::Fail { .. })) {
+            lines.push("  a typed error".to_owned());
+        }
+        lines.join("\n")
+    }
+
+    /// Where a failure ends that no target answers: the first backstop, or an error.
+    fn end(&self) -> String {
+        match self.route.backstops.first() {
+            Some(backstop) if !matches!(backstop.kind, BackstopKind::Fail { .. }) => {
+                format!("backstop {}", backstop.name)
+            }
+            Some(_) | None => "a typed error".to_owned(),
+        }
+    }
+
+    /// Where a person is asked.
+    fn review(&self) -> String {
+        let escalates = |backstop: &&std::sync::Arc<outlast_model::policy::Backstop>| {
+            matches!(backstop.kind, BackstopKind::Escalate { .. })
+        };
+        match self.route.backstops.iter().find(escalates) {
+            Some(backstop) => format!("handed to a person: backstop {}", backstop.name),
+            None => "a typed error".to_owned(),
+        }
     }
 
     fn stream_rule(&self) -> String {
@@ -160,12 +246,22 @@ impl<'c> Explanation<'c> {
             ),
             StreamContract::Fail => "a stream is shown from its first output on".to_owned(),
         };
-        let refusals = if self.route.contract.refusal == RefusalPolicy::Reroute {
-            "tried on the next target"
-        } else {
-            "delivered"
+        let refusals = match self.route.contract.refusal {
+            RefusalPolicy::Deliver => "delivered",
+            RefusalPolicy::Reroute => "tried on the next target",
+            RefusalPolicy::Review => "handed to a person",
         };
-        format!("{stream}; a cut after that ends in a typed error event; refusals are {refusals}")
+        let shown = match self.route.contract.stream {
+            StreamContract::Buffer => "",
+            StreamContract::Hold { .. } | StreamContract::Fail => "; a cut after that ends in a typed error event",
+        };
+        let too_late = match (self.route.contract.stream, self.route.contract.refusal) {
+            (StreamContract::Hold { .. } | StreamContract::Fail, RefusalPolicy::Reroute | RefusalPolicy::Review) => {
+                ", unless a stream of one has been shown"
+            }
+            (StreamContract::Buffer | StreamContract::Hold { .. } | StreamContract::Fail, _) => "",
+        };
+        format!("{stream}{shown}; refusals are {refusals}{too_late}")
     }
 
     fn ranking_rule(&self) -> &'static str {
@@ -179,7 +275,9 @@ impl<'c> Explanation<'c> {
 
     fn target_table(&self) -> String {
         let weighted = self.route.ranking == Ranking::Weight;
-        let mut table = table([
+        let says_mode =
+            self.route.contract.tools.is_some() || self.targets.iter().any(|(spec, _, _)| !permits(self.route, spec));
+        let mut header = vec![
             "#",
             "target",
             "speaks",
@@ -191,11 +289,13 @@ impl<'c> Explanation<'c> {
             "tools",
             "images",
             "schema",
-        ]);
+        ];
+        header.extend(says_mode.then_some("tool mode"));
+        let mut table = table(header);
         for (at, (spec, provider, weight)) in self.targets.iter().enumerate() {
             let place = if weighted { format!("x{weight}") } else { (at + 1).to_string() };
             let tokens = |limit: Option<u32>| limit.map_or("?".to_owned(), |limit| limit.to_string());
-            table.add_row([
+            let mut row = vec![
                 place,
                 spec.id.to_string(),
                 spec.dialect.name().to_owned(),
@@ -207,7 +307,12 @@ impl<'c> Explanation<'c> {
                 can(spec.capabilities.tools).to_owned(),
                 can(spec.capabilities.images).to_owned(),
                 can(spec.capabilities.json_schema).to_owned(),
-            ]);
+            ];
+            row.extend(says_mode.then(|| match self.tool_mode(spec) {
+                _ if !permits(self.route, spec) => "not permitted".to_owned(),
+                mode => mode.unwrap_or("-").to_owned(),
+            }));
+            table.add_row(row);
         }
         trimmed(&table)
     }
@@ -243,7 +348,7 @@ impl<'c> Explanation<'c> {
             }
         };
         let mut lines = vec![
-            row("tools", |spec| spec.capabilities.tools),
+            self.tool_modes().unwrap_or_else(|| row("tools", |spec| spec.capabilities.tools)),
             row("images", |spec| spec.capabilities.images),
             row("a JSON Schema (such streams are buffered and checked)", |spec| spec.capabilities.json_schema),
         ];
@@ -291,14 +396,19 @@ impl<'c> Explanation<'c> {
     fn consequence(&self, failure: Failure) -> String {
         let remedy = failure.remedy();
         let alone = self.targets.len() == 1 || self.route.tier.attempts == 1;
-        let next = |what: &str| if alone { "no other target: a typed error".to_owned() } else { what.to_owned() };
+        let end = self.end();
+        let next = |what: &str| if alone { format!("no other target: {end}") } else { what.to_owned() };
         let then = match remedy.then {
             Then::Reroute => next("the next target"),
             Then::RerouteLarger => next("the next target with a larger context window"),
             Then::RerouteStructured => next("the next target that keeps a schema"),
             Then::RerouteTools => next("the next target that can call tools"),
-            Then::IfContractAllows if self.route.contract.refusal == RefusalPolicy::Reroute => next("the next target"),
-            Then::IfContractAllows => "delivered as it is".to_owned(),
+            Then::IfContractAllows => match self.route.contract.refusal {
+                RefusalPolicy::Reroute => next("the next target"),
+                RefusalPolicy::Review => self.review(),
+                RefusalPolicy::Deliver => "delivered as it is".to_owned(),
+            },
+            Then::ReturnReason if self.route.contract.safety == SafetyPolicy::Review => self.review(),
             Then::ReturnReason => "returned to the client at once, on no other target".to_owned(),
             Then::StreamContract => match self.route.contract.stream {
                 StreamContract::Buffer | StreamContract::Hold { .. } => {
@@ -306,7 +416,7 @@ impl<'c> Explanation<'c> {
                 }
                 StreamContract::Fail => "a typed error event with the usage so far".to_owned(),
             },
-            Then::Backstop => "a typed error".to_owned(),
+            Then::Backstop => end,
             Then::Settle => "the upstream call is cancelled and the bill settled".to_owned(),
         };
         let same = match remedy.same_target {
@@ -359,7 +469,11 @@ impl<'c> Explanation<'c> {
             }
         }
         if let Some(names) = self.list(|spec| spec.price.is_none()) {
-            warnings.push(format!("unknown price, so its cost counts as nothing: {names}"));
+            warnings.push(if tier.cost_max.is_some() {
+                format!("unknown price, so it is left out under the cost cap: {names}")
+            } else {
+                format!("unknown price, so its cost counts as nothing: {names}")
+            });
         }
         if let Some(names) = self.list(|spec| spec.timeouts.first_token >= tier.deadline) {
             let deadline = show_duration(tier.deadline);
@@ -375,15 +489,23 @@ impl<'c> Explanation<'c> {
     }
 }
 
+/// Whether the contract lets requests of the route go to a target.
+fn permits(route: &Route, spec: &TargetSpec) -> bool {
+    let permissions = &route.contract.permissions;
+    let region = |all: &Vec<std::sync::Arc<str>>| all.iter().any(|region| Some(&**region) == spec.region.as_deref());
+    let provider = |all: &Vec<std::sync::Arc<str>>| all.iter().any(|provider| **provider == *spec.provider.as_str());
+    permissions.regions.as_ref().is_none_or(region) && permissions.providers.as_ref().is_none_or(provider)
+}
+
 /// The features of a request in this dialect that meet this fate in the other one.
 fn crossing(from: Dialect, fate: Fate) -> Vec<&'static str> {
     TABLE.iter().filter(|row| row.from == from && row.fate == fate).map(|row| row.name).collect()
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+fn table<'h>(header: impl IntoIterator<Item = &'h str>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(header);
+    table.set_header(header.into_iter().collect::<Vec<_>>());
     table
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     SecretKey,
-    contracts::{Around, only_facts},
+    contracts::{Around, only_facts, unknown_words},
     promises::{BackstopFile, RuleFile, WebhookFile},
     read::{At, Log, Named, Place},
     secrets::expand,
@@ -22,6 +22,8 @@ const QUEUE_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 const CONFIRM_EXPIRES: Duration = Duration::from_secs(15 * 60);
 /// An older reply is no longer the last good one.
 const CACHE_MAX_AGE: Duration = Duration::from_secs(3600);
+/// What templates and rules may look at: the request's body, its last user turn, the route's name.
+const FACTS: [&str; 3] = ["request", "text", "route"];
 /// What a person is asked where the config has no words of its own.
 const ESCALATE_QUESTION: &str = "No path could answer this request within its contract. How should it go on?";
 
@@ -105,7 +107,7 @@ fn judge_kind(
     match kind.value {
         BackstopChoice::Static => {
             let reply = wanted(&file.reply, "reply", "Add reply = \"...\"", place, log)?;
-            template(reply, Some(&["request"]), log)?;
+            template(reply, log)?;
             Some(BackstopKind::Static { reply: reply.value.as_str().into() })
         }
         BackstopChoice::Rules => rules(file.rules.as_ref(), place, log).map(BackstopKind::Rules),
@@ -125,7 +127,7 @@ fn judge_kind(
             let question = wanted(&file.question, "question", remedy, place, log);
             let route =
                 wanted(&file.route, "route", "Add route = \"...\", the one that answers after a yes", place, log);
-            template(question?, None, log)?;
+            template(question?, log)?;
             Some(BackstopKind::Confirm {
                 question: question?.value.as_str().into(),
                 route: RouteId::from(route?.value.as_str()),
@@ -134,14 +136,14 @@ fn judge_kind(
         }
         BackstopChoice::Escalate => {
             if let Some(question) = &file.question {
-                template(question, None, log)?;
+                template(question, log)?;
             }
             let question = file.question.as_ref().map_or(ESCALATE_QUESTION, |question| &question.value);
             Some(BackstopKind::Escalate { question: question.into() })
         }
         BackstopChoice::Fail => {
             if let Some(next) = &file.next {
-                template(next, None, log)?;
+                template(next, log)?;
             }
             Some(BackstopKind::Fail { next: file.next.as_ref().map(|next| next.value.as_str().into()) })
         }
@@ -184,12 +186,11 @@ fn belong(file: &BackstopFile, kind: BackstopChoice, log: &mut Log) {
 }
 
 /// A template that does not parse, or asks for what nobody fills in, would fail on the day it is needed.
-fn template(setting: &At<String>, facts: Option<&[&str]>, log: &mut Log) -> Option<()> {
+fn template(setting: &At<String>, log: &mut Log) -> Option<()> {
     match Template::compile(&setting.value) {
         Ok(template) => {
-            if let Some(facts) = facts {
-                only_facts(template.names(), facts, &setting.place, log);
-            }
+            only_facts(template.names(), &FACTS, &setting.place, log);
+            unknown_words(template.render(&sample()).err(), &setting.place, log);
             Some(())
         }
         Err(why) => {
@@ -197,6 +198,11 @@ fn template(setting: &At<String>, facts: Option<&[&str]>, log: &mut Log) -> Opti
             None
         }
     }
+}
+
+/// Facts of the right kinds, to try a template on.
+fn sample() -> serde_json::Value {
+    serde_json::json!({ "request": { "messages": [] }, "text": "", "route": "" })
 }
 
 fn rules(file: Option<&At<Vec<At<RuleFile>>>>, place: &Place, log: &mut Log) -> Option<Vec<Rule>> {
@@ -221,14 +227,15 @@ fn rules(file: Option<&At<Vec<At<RuleFile>>>>, place: &Place, log: &mut Log) -> 
         let (Some(when), Some(reply)) = (when, reply) else { continue };
         match Expression::compile(&when.value) {
             Ok(expression) => {
-                only_facts(expression.names(), &["request", "text"], &when.place, log);
+                only_facts(expression.names(), &FACTS, &when.place, log);
+                unknown_words(expression.holds(&sample()).err(), &when.place, log);
                 if when.value.trim() == "true" {
                     always = Some(place);
                 }
             }
             Err(why) => log.error(&when.place, format_args!("it is no usable expression: {why}"), "Correct it"),
         }
-        if template(reply, Some(&["request", "text"]), log).is_some() {
+        if template(reply, log).is_some() {
             rules.push(Rule { when: when.value.as_str().into(), reply: reply.value.as_str().into() });
         }
     }

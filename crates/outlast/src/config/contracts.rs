@@ -26,8 +26,9 @@ use outlast_wire::{
     template,
 };
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -47,6 +48,8 @@ pub(super) struct Around<'a> {
     /// Relative paths are relative to it.
     pub(super) base: &'a Path,
     pub(super) env: Env<'a>,
+    /// The files that were read beside the config, for the one who watches it.
+    pub(super) files: &'a RefCell<BTreeSet<PathBuf>>,
 }
 
 /// Every contract a route may name: the presets, and the file's own over them. Their streams are still to be decided.
@@ -241,6 +244,8 @@ fn expressions(At { value: file, place }: &At<Named<String>>, log: &mut Log) -> 
         rule_name(name, &expression.place, log);
         let Ok(compiled) = template::Expression::compile(&expression.value) else { continue };
         only_facts(compiled.names(), &REPLY_FACTS, &expression.place, log);
+        let sample = serde_json::json!({ "reply": "", "text": "", "request": { "messages": [] } });
+        unknown_words(compiled.holds(&sample).err(), &expression.place, log);
     }
     file.iter().map(one).collect()
 }
@@ -261,6 +266,14 @@ pub(super) fn only_facts(names: &[String], known: &[&str], place: &Place, log: &
             None => format!("Known here: {}", known.join(", ")),
         };
         log.error(place, format_args!("`{unknown}` is no fact it could be filled from"), remedy);
+    }
+}
+
+/// Filters, tests and functions are looked up when they are used, so a slip in one shows only on trial. What else goes
+/// wrong there is the sample's fault.
+pub(super) fn unknown_words(error: Option<String>, place: &Place, log: &mut Log) {
+    if let Some(why) = error.filter(|why| why.contains("there is no such")) {
+        log.error(place, why, "Correct it; docs/contracts.md names what there is");
     }
 }
 
@@ -479,6 +492,8 @@ fn compiles(contract: &Contract, file: &ContractFile, place: &Place, log: &mut L
         && let Ok(template) = template::Template::compile(&notice.value)
     {
         only_facts(template.names(), &NOTICE_FACTS, &notice.place, log);
+        let sample = NOTICE_FACTS.map(|fact| (fact, ""));
+        unknown_words(template.render(&BTreeMap::from(sample)).err(), &notice.place, log);
     }
     let Err(bad) = Gates::compile(&Arc::new(contract.clone())) else { return };
     for gate in bad {

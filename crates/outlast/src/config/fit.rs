@@ -55,6 +55,8 @@ impl Fit<'_> {
     pub(super) fn stream(&self, log: &mut Log) -> StreamContract {
         let critical = &*self.tier.name == "critical";
         let whole = self.contract.judges_whole_replies() || self.tier.votes.is_some();
+        // That a reply is a refusal is known at its end.
+        let refusals_move_on = self.contract.refusal != RefusalPolicy::Deliver;
         let wanted = self.written.and_then(|file| file.stream.as_ref());
         if let Some(wanted) = wanted.filter(|wanted| wanted.value != StreamChoice::Buffer)
             && self.tier.votes.is_some()
@@ -67,7 +69,7 @@ impl Fit<'_> {
             _ if whole => false,
             Some(StreamChoice::Hold) => true,
             Some(StreamChoice::Buffer | StreamChoice::Fail) => false,
-            None => critical,
+            None => critical && !refusals_move_on,
         };
         let hold = self.written.and_then(|file| file.hold.as_ref());
         if let Some(hold) = hold.filter(|hold| !holds && !log.has_error_under(&hold.place.path)) {
@@ -77,6 +79,7 @@ impl Fit<'_> {
         match wanted.map(|stream| stream.value) {
             _ if whole => StreamContract::Buffer,
             Some(StreamChoice::Buffer) => StreamContract::Buffer,
+            None if refusals_move_on => StreamContract::Buffer,
             Some(StreamChoice::Hold) | None if holds => held(self.written),
             Some(StreamChoice::Hold | StreamChoice::Fail) | None => StreamContract::Fail,
         }

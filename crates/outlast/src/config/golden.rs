@@ -126,7 +126,7 @@ fn task(golden: &GoldenFile, place: &Place, around: Around<'_>, log: &mut Log) -
     for place in here.into_iter().flatten() {
         log.error(place, "`file` says it as well", "Keep one of the two");
     }
-    let read = schemas::json_file(&around.base.join(&path.value));
+    let read = schemas::json_file(&path.value, around);
     match read.and_then(|json| serde_json::from_value(json).map_err(|why| format!("is no golden task: {why}"))) {
         Ok(task) => Some(task),
         Err(why) => {

@@ -38,7 +38,8 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
     }
     let no_providers = Default::default();
     let judged = providers::judge(file.providers.as_ref().map_or(&no_providers, |all| &all.value), env, &mut log);
-    let around = Around { base, env };
+    let files = Default::default();
+    let around = Around { base, env, files: &files };
     let routing = routes::judge(&file, &judged, around, &mut log);
     let store = store::judge(file.store.as_ref(), around, &mut log);
     let golden = golden::judge(&file, &routing.routes, around, &mut log);
@@ -48,6 +49,7 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
     Ok(Config {
         source: source.into(),
         hash: None,
+        files: files.take().into_iter().collect(),
         server,
         providers: judged.into_values().map(|judged| judged.provider).collect(),
         targets: routing.targets,

@@ -48,7 +48,10 @@ pub use store::{DataKey, Sealing, StoreConfig};
 pub use units::show_duration;
 pub use url::BaseUrl;
 
-use std::{io::Read, path::Path};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 /// Looks up an environment variable. The process passes the real one, tests pass a table.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -73,7 +76,7 @@ impl Config {
             str::from_utf8(&bytes).map_err(|why| whole(format!("it is not UTF-8 text: {why}"), "Save it as UTF-8"))?;
         let base = path.parent().unwrap_or(Path::new(""));
         let config = Config::from_text(text, &source, base, env)?;
-        Ok(Config { hash: Some(*blake3::hash(&bytes).as_bytes()), ..config })
+        Ok(Config { hash: Some(content_hash(&bytes, &config.files)), ..config })
     }
 
     /// Reads and judges a config's text. `source` names it in errors; relative paths in it are relative to `base`.
@@ -83,6 +86,16 @@ impl Config {
     pub fn from_text(text: &str, source: &str, base: &Path, env: Env<'_>) -> Result<Config, ConfigErrors> {
         judge::config(text, source, base, env)
     }
+}
+
+/// A file that cannot be read counts as none: it may be in the middle of being replaced.
+fn content_hash(bytes: &[u8], files: &[PathBuf]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(bytes);
+    for bytes in files.iter().filter_map(|file| read_file(file).ok()) {
+        hasher.update(blake3::hash(&bytes).as_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -16,7 +16,7 @@ sections! {
     ContractFile {
         /// What this contract starts from; its own settings come over it.
         preset: PresetChoice,
-        /// What a stream promises about failures after it began. Default: buffer where the whole reply is checked, else fail; hold in a route of tier critical.
+        /// What a stream promises about failures after it began. Default: buffer where the whole reply is judged, else fail; hold in a route of tier critical.
         stream: StreamChoice,
         /// How much `stream = "hold"` holds back.
         hold: HoldFile,
@@ -218,7 +218,7 @@ sections! {
         /// What it does.
         #[schemars(required)]
         kind: BackstopChoice,
-        /// static: the template of its text, over `request`.
+        /// static: the template of its text, over `request` (the body), `text` (its last user turn) and `route`.
         reply: String,
         /// rules: tried in order.
         rules: Vec<At<RuleFile>>,
@@ -228,7 +228,7 @@ sections! {
         expires: Time,
         /// queue: told when the request is done or expired.
         webhook: WebhookFile,
-        /// confirm, escalate: the template of the question. Required for confirm.
+        /// confirm, escalate: the template of the question, over the same facts. Confirm has to have one.
         question: String,
         /// confirm: who answers after a yes.
         route: String,
@@ -238,7 +238,7 @@ sections! {
 
     /// One rule.
     RuleFile {
-        /// The expression over `request` and `text` (the last user turn) that has to be true.
+        /// The expression over the same facts that has to be true.
         #[schemars(required)]
         when: String,
         /// The template of the reply's text.

@@ -1,6 +1,7 @@
 //! A reload: load again, compare, say what changes. The host watches the file and swaps; a bad file changes nothing.
 
 use super::{Config, ConfigError, ConfigErrors, Env};
+use outlast_model::policy::BackstopKind;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -12,6 +13,8 @@ use std::{
 #[derive(Debug)]
 pub struct Reloader {
     path: PathBuf,
+    /// What the config names beside itself, as last judged to be good.
+    files: Vec<PathBuf>,
     /// BLAKE3 of the bytes last judged, good or bad: a bad file is told once, not at every poll.
     seen: Option<[u8; 32]>,
 }
@@ -28,7 +31,7 @@ pub struct Reload {
 impl Reloader {
     /// Watches the file that `config` came from.
     pub fn new(path: impl Into<PathBuf>, config: &Config) -> Self {
-        Reloader { path: path.into(), seen: config.hash }
+        Reloader { path: path.into(), files: config.files.clone(), seen: config.hash }
     }
 
     /// The file.
@@ -36,10 +39,10 @@ impl Reloader {
         &self.path
     }
 
-    /// Whether the file's bytes differ from those last judged. A file that cannot be read counts as unchanged: it may
+    /// Whether the bytes of the file, or of those it names, differ from those last judged. A file that cannot be read counts as unchanged: it may
     /// be in the middle of being replaced.
     pub fn is_changed(&self) -> bool {
-        super::read_file(&self.path).is_ok_and(|bytes| Some(*blake3::hash(&bytes).as_bytes()) != self.seen)
+        super::read_file(&self.path).is_ok_and(|bytes| Some(super::content_hash(&bytes, &self.files)) != self.seen)
     }
 
     /// Loads again, changed or not (an environment variable may have changed), and compares with what is running.
@@ -48,29 +51,56 @@ impl Reloader {
     /// Every problem of the new file; what is running goes on.
     pub fn reload(&mut self, running: &Config, env: Env<'_>) -> Result<Reload, ConfigErrors> {
         if let Ok(bytes) = super::read_file(&self.path) {
-            self.seen = Some(*blake3::hash(&bytes).as_bytes());
+            self.seen = Some(super::content_hash(&bytes, &self.files));
         }
         let config = Config::load(&self.path, env)?;
+        self.files.clone_from(&config.files);
         self.seen = config.hash;
         Reload::of(running, config)
     }
 }
 
 impl Reload {
-    /// Prepares a new config to take the place of the running one. The listener stands until a restart, so its address
-    /// and certificate are carried over, and what runs says what is true.
+    /// Prepares a new config to take the place of the running one. The listener and the store stand until a restart, so
+    /// they are carried over, and what runs says what is true.
     ///
     /// # Errors
-    /// When the listener that stands must not go on under the new config: it would be open to everybody.
+    /// When the listener that stands must not go on under the new config: it would be open to everybody. When the new
+    /// config acknowledges what only a store could keep, and none runs.
     pub fn of(running: &Config, mut config: Config) -> Result<Reload, ConfigErrors> {
         let changes = Changes::between(running, &config);
         config.server.tls.clone_from(&running.server.tls);
         config.listen_on(running.server.listen)?;
+        config.store.clone_from(&running.store);
+        match config.unkept() {
+            Some(error) if config.store.is_none() => return Err(ConfigErrors(vec![error])),
+            Some(_) | None => {}
+        }
         Ok(Reload { config, changes })
     }
 }
 
 impl Config {
+    /// A route that acknowledges what must outlive the process.
+    fn unkept(&self) -> Option<ConfigError> {
+        let keeps = |kind: &BackstopKind| matches!(kind, BackstopKind::Queue { .. } | BackstopKind::Escalate { .. });
+        let mut routes = self.routes.values();
+        let (route, backstop) = routes.find_map(|route| {
+            route.backstops.iter().find(|backstop| keeps(&backstop.kind)).map(|backstop| (route, backstop))
+        })?;
+        Some(ConfigError {
+            file: self.source.clone(),
+            line: None,
+            path: "store".into(),
+            what: format!(
+                "route \"{}\" ends in \"{}\", which needs the store, and a store is opened only at the start",
+                route.id, backstop.name
+            )
+            .into(),
+            remedy: "Restart Outlast".into(),
+        })
+    }
+
     /// Listens elsewhere than the file says.
     ///
     /// # Errors
@@ -111,6 +141,9 @@ impl Changes {
             ("health", old.health != new.health),
             ("alerts", old.alerts != new.alerts),
             ("telemetry", old.telemetry != new.telemetry),
+            ("store", old.store != new.store),
+            ("golden", old.golden != new.golden),
+            ("backstops", old.webhook_secrets != new.webhook_secrets),
         ];
         lines.extend(sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("~{name}")));
         let direct = |config: &Config| config.direct.keys().cloned().collect::<Vec<_>>();
@@ -121,6 +154,7 @@ impl Changes {
             ("server.listen", old.server.listen != new.server.listen),
             ("server.tls", old.server.tls != new.server.tls),
             ("telemetry.file", old.telemetry.file != new.telemetry.file),
+            ("store", old.store != new.store),
         ];
         let needs_restart = frozen.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
         Changes { lines, needs_restart }

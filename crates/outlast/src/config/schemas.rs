@@ -7,7 +7,7 @@ use super::{
 };
 use outlast_model::policy::Schema;
 use serde_json::Value;
-use std::{io::Read, path::Path, sync::Arc};
+use std::{io::Read, sync::Arc};
 
 /// The longest JSON file that is read.
 const JSON_BYTES_MAX: u64 = 1 << 20;
@@ -16,7 +16,7 @@ const JSON_BYTES_MAX: u64 = 1 << 20;
 pub(super) fn read(setting: &At<JsonSetting>, around: Around<'_>, log: &mut Log) -> Option<Arc<Schema>> {
     let (source, value) = match &setting.value {
         JsonSetting::Inline(json) => (setting.place.path.as_str(), json.0.clone()),
-        JsonSetting::File(path) => match json_file(&around.base.join(path)) {
+        JsonSetting::File(path) => match json_file(path, around) {
             Ok(value) => (path.as_str(), value),
             Err(why) => {
                 log.error(&setting.place, format_args!("\"{path}\" {why}"), "Paths are relative to the config file");
@@ -36,13 +36,15 @@ pub(super) fn read(setting: &At<JsonSetting>, around: Around<'_>, log: &mut Log)
     Some(Arc::new(Schema { source: source.into(), json: value.to_string().into() }))
 }
 
-/// Reads a JSON file.
+/// Reads a JSON file beside the config.
 ///
 /// # Errors
 /// A clause that goes on after the file's name.
-pub(super) fn json_file(path: &Path) -> Result<Value, String> {
+pub(super) fn json_file(name: &str, around: Around<'_>) -> Result<Value, String> {
+    let path = around.base.join(name);
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes));
+    let read = std::fs::File::open(&path).and_then(|file| file.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes));
+    around.files.borrow_mut().insert(path);
     read.map_err(|why| format!("cannot be read: {why}"))?;
     if bytes.len() as u64 > JSON_BYTES_MAX {
         return Err("is longer than 1 MiB".to_owned());

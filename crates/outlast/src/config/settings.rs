@@ -20,8 +20,10 @@ use std::{
 pub struct Config {
     /// Where it came from: the file as it was named, or `environment`.
     pub source: Box<str>,
-    /// BLAKE3 of the file's bytes. The environment has none.
+    /// BLAKE3 of the bytes of the file and of those it names in `files`. The environment has none.
     pub hash: Option<[u8; 32]>,
+    /// The files that were read beside it, sorted: schemas, golden tasks.
+    pub files: Vec<PathBuf>,
     /// The listener and its limits. A reload cannot change `listen` and `tls`; see [`super::Reload`].
     pub server: Server,
     /// Vendor accounts, sorted by id. Look them up with [`Config::provider`].
