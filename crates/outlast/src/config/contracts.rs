@@ -529,7 +529,7 @@ fn remedy_of(gate: &BadGate) -> &'static str {
         "schema" | "degraded" | "degraded_schema" => "Correct the schema; https://json-schema.org has its rules",
         "expressions" => "Correct it; docs/contracts.md has examples",
         "notice" => "Correct the template; docs/contracts.md has examples",
-        "language" => "Write a two-letter code of ISO 639-1, like \"en\" or \"de\"",
+        "language" => "Use one of those, or remove it",
         _ => "Correct it",
     }
 }
