@@ -273,7 +273,7 @@ pub(super) fn only_facts(names: &[String], known: &[&str], place: &Place, log: &
 /// wrong there is the sample's fault.
 pub(super) fn unknown_words(error: Option<String>, place: &Place, log: &mut Log) {
     if let Some(why) = error.filter(|why| why.contains("there is no such")) {
-        log.error(place, why, "Correct it; docs/contracts.md names what there is");
+        log.error(place, why, "Correct it; docs/config.md names what there is");
     }
 }
 
@@ -527,8 +527,8 @@ fn place_of<'f>(gate: &BadGate, file: &'f ContractFile) -> Option<&'f Place> {
 fn remedy_of(gate: &BadGate) -> &'static str {
     match gate.setting.split(['.', '[']).next().unwrap_or_default() {
         "schema" | "degraded" | "degraded_schema" => "Correct the schema; https://json-schema.org has its rules",
-        "expressions" => "Correct it; docs/contracts.md has examples",
-        "notice" => "Correct the template; docs/contracts.md has examples",
+        "expressions" => "Correct it; docs/config.md says what it may use",
+        "notice" => "Correct the template; docs/config.md says what it may use",
         "language" => "Use one of those, or remove it",
         _ => "Correct it",
     }
