@@ -224,6 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_request_is_one() {
+        let page =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/outlast-object.md")).unwrap();
+        let (_, rest) = page.split_once("```json\n").unwrap();
+        let (example, rest) = rest.split_once("```").unwrap();
+        let inbound = Inbound::parse(Dialect::OpenaiChat, example.to_owned().into()).unwrap();
+        assert_eq!(inbound.outlast().unwrap().sources.len(), 2);
+        let fields = ["sources", "state.step", "state.retry_count", "state.budget_used_usd", "budget_usd", "confirm"];
+        for field in fields {
+            assert!(rest.contains(&format!("| `{field}` |")), "{field}");
+        }
+    }
+
+    #[test]
     fn what_it_may_not_hold_is_refused_with_its_place_and_a_remedy() {
         let many: Vec<String> = (0..=SOURCES_MAX).map(|at| at.to_string()).collect();
         for (outlast, param, says) in [
