@@ -105,8 +105,7 @@ impl std::error::Error for Divergence {}
 /// # Errors
 /// [`Divergence`] at the first difference, its history made as short as a few hundred more runs can.
 pub async fn compare(subject: &mut dyn Subject, seed: u64, length: usize) -> Result<(), Box<Divergence>> {
-    let ops = history(seed, length);
-    let Some(mut found) = first_difference(subject, &ops, seed).await else { return Ok(()) };
+    let Some(mut found) = first_difference(subject, seed, length).await else { return Ok(()) };
     let mut runs = 0;
     let mut chunk = found.history.len() / 2;
     while chunk > 0 && runs < 400 {
@@ -116,7 +115,7 @@ pub async fn compare(subject: &mut dyn Subject, seed: u64, length: usize) -> Res
             let mut without = found.history.clone();
             without.drain(start..start + chunk);
             runs += 1;
-            match first_difference(subject, &without, seed).await {
+            match difference(subject, &without, seed).await {
                 Some(smaller) => (found, shorter) = (smaller, true),
                 None => start += chunk,
             }
@@ -128,7 +127,26 @@ pub async fn compare(subject: &mut dyn Subject, seed: u64, length: usize) -> Res
     Err(found)
 }
 
-async fn first_difference(subject: &mut dyn Subject, ops: &[Op], seed: u64) -> Option<Box<Divergence>> {
+/// As [`compare`], but the history is not made shorter.
+pub async fn first_difference(subject: &mut dyn Subject, seed: u64, length: usize) -> Option<Box<Divergence>> {
+    difference(subject, &history(seed, length), seed).await
+}
+
+/// What the model answers to the history of a seed: to see that histories meet what they are to meet.
+pub async fn answers(seed: u64, length: usize) -> Vec<Seen> {
+    let clock = ManualClock::start();
+    let mut model = see::Player::new(Box::new(MemoryStore::new(NARROW, clock.clone())));
+    let mut answers = Vec::with_capacity(length);
+    for op in history(seed, length) {
+        if let Op::Advance { millis } = op {
+            clock.advance(millis);
+        }
+        answers.push(model.play(&op).await);
+    }
+    answers
+}
+
+async fn difference(subject: &mut dyn Subject, ops: &[Op], seed: u64) -> Option<Box<Divergence>> {
     let (clock, model_clock) = (ManualClock::start(), ManualClock::start());
     let mut tested = see::Player::new(subject.fresh(NARROW, clock.clone()));
     let mut model = see::Player::new(Box::new(MemoryStore::new(NARROW, model_clock.clone())));

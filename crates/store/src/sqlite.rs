@@ -91,11 +91,13 @@ impl SqliteOptions {
 /// Facts kept in one file. Dropping it carries out what was handed over and closes the file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // The threads end before the lock is given back.
-    writer: Option<Writer>,
+    // In this order: the writer's connection is the last to close, so that it can bring the log into the file; then the
+    // lock is given back.
     readers: Readers,
+    writer: Option<Writer>,
     around: Surroundings,
     path: PathBuf,
+    busy: Duration,
     /// One backup or check at a time.
     at_work: Arc<AtomicBool>,
     _lock: Option<File>,
@@ -133,7 +135,7 @@ impl SqliteStore {
         let writer = opened.writer.map(|db| Writer::start(db, around.clone())).transpose().map_err(no_thread)?;
         let readers = Readers::start(opened.readers, around.clone()).map_err(no_thread)?;
         let at_work = Arc::new(AtomicBool::new(false));
-        Ok(SqliteStore { writer, readers, around, path: path.into(), at_work, _lock: opened.lock })
+        Ok(SqliteStore { readers, writer, around, path: path.into(), busy: options.busy, at_work, _lock: opened.lock })
     }
 
     /// Where it is.
@@ -164,22 +166,37 @@ impl SqliteStore {
         F: FnOnce(&rusqlite::Connection, &Surroundings) -> Result<T, StoreError> + Send + 'static,
     {
         let place = self.around.place.clone();
-        if self.at_work.swap(true, Ordering::AcqRel) {
+        let Some(turn) = Turn::take(&self.at_work) else {
             return Box::pin(future::ready(Err(StoreError::Busy { place })));
-        }
+        };
         let (answer, answered) = oneshot::channel();
-        let (around, path, at_work) = (self.around.clone(), self.path.clone(), Arc::clone(&self.at_work));
+        let (around, path, busy, alone) = (self.around.clone(), self.path.clone(), self.busy, !self.writable());
         let thread = thread::Builder::new().name("outlast-store-work".into()).spawn(move || {
-            let done = backup::source(&path, &around.place).and_then(|db| work(&db, &around));
-            at_work.store(false, Ordering::Release);
+            let db = open::connect_reader(&path, &around.place, busy, alone);
+            let done = db.and_then(|db| work(&db, &around));
+            drop(turn);
             // Nobody may be waiting any more.
             let _ = answer.send(done);
         });
         if let Err(error) = thread {
-            self.at_work.store(false, Ordering::Release);
             return Box::pin(future::ready(Err(open::refused(&error, &place))));
         }
         Box::pin(async move { answered.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+}
+
+/// The one turn at long work. Dropping it gives it back, also when the work panics.
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    fn take(at_work: &Arc<AtomicBool>) -> Option<Self> {
+        (!at_work.swap(true, Ordering::AcqRel)).then(|| Turn(Arc::clone(at_work)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

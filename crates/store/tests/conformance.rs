@@ -5,9 +5,10 @@ mod common;
 use common::{Memory, Sqlite, block_on};
 use outlast_store::{
     StoreError,
-    conformance::{Bench, SCENARIOS, Subject, compare},
+    conformance::{Bench, SCENARIOS, Subject, answers, compare},
 };
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use std::collections::BTreeSet;
 
 /// Every promise, all broken ones at once.
 fn hold_to_promises(subject: &mut dyn Subject) {
@@ -45,6 +46,23 @@ fn the_sqlite_store_answers_as_the_model_does_on_drawn_seeds() {
         block_on(compare(&mut Sqlite::new(), seed, 250)).map_err(|error| TestCaseError::fail(error.to_string()))
     });
     drawn.unwrap();
+}
+
+/// A suite that never meets a limit, a lost claim or a mismatch would find nothing.
+#[test]
+fn histories_meet_every_kind_of_answer() {
+    let seen: BTreeSet<String> = (0..60)
+        .flat_map(|seed| block_on(answers(seed, 250)))
+        .flat_map(|answer| words(&format!("{answer:?}")))
+        .collect();
+    let expected = "Execute Replay InFlight Mismatch Held Lost Queued Full Waiting Running Done Failed Expired \
+                    Remembered Open Decided Stands Already Unknown Yes Later GivenUp limit_reached too_large taken";
+    let missing: Vec<_> = expected.split_whitespace().filter(|word| !seen.contains(*word)).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').map(str::to_owned).collect()
 }
 
 #[test]

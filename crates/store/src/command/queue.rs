@@ -28,7 +28,8 @@ pub struct Enqueue {
 pub enum Enqueued {
     /// It is in the queue.
     Queued {
-        /// 1 for the next one of the whole queue; 0 if it no longer waits.
+        /// 1 for the next one of the whole queue, [`Enqueued::COUNTED`] for that place or any behind it; 0 if it no
+        /// longer waits.
         position: u64,
     },
     /// The queue's limit is reached.
@@ -36,6 +37,11 @@ pub enum Enqueued {
         /// Whether it is the tenant's share or the whole.
         of_tenant: bool,
     },
+}
+
+impl Enqueued {
+    /// Places are counted up to this one, so that a long queue costs a short look.
+    pub const COUNTED: u64 = 1_000;
 }
 
 /// Claim one request.
@@ -136,7 +142,7 @@ pub struct QueuedView {
 pub enum QueueState {
     /// It waits, or its last claim ran out.
     Waiting {
-        /// 1 for the next one of the whole queue.
+        /// 1 for the next one of the whole queue, [`Enqueued::COUNTED`] for that place or any behind it.
         position: u64,
     },
     /// Somebody is at it.

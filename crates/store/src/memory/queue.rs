@@ -148,8 +148,8 @@ impl Queue {
             return 0;
         }
         let place = (item.priority, item.sequence);
-        1 + self.rows.values().filter(|other| other.waits(now) && (other.priority, other.sequence) < place).count()
-            as u64
+        let before = self.rows.values().filter(|other| other.waits(now) && (other.priority, other.sequence) < place);
+        (before.count() as u64 + 1).min(Enqueued::COUNTED)
     }
 
     pub(super) fn claim(&mut self, command: &ClaimQueued, epochs: &mut Epochs, now: Wall) -> Option<ClaimedItem> {

@@ -1,7 +1,7 @@
 //! Copies of the file: made while it is in use, checked before they count, put back only in place of a closed one.
 
 use super::{
-    fault::{Fault, Outcome, of_sqlite},
+    fault::{Fault, Outcome},
     migrate::{self, Head},
     open::{self, OWNER_ONLY, beside, lock_path, log_path, refused, uri},
 };
@@ -162,10 +162,4 @@ fn set_aside(store: &Path) -> io::Result<PathBuf> {
 fn sync_directory(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
-}
-
-/// A connection of its own for a copy, so that no reader waits for it.
-pub(super) fn source(path: &Path, place: &Arc<str>) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(uri(path, "mode=ro"), flags).map_err(|error| of_sqlite(&error, place))
 }

@@ -104,22 +104,8 @@ impl Opening<'_> {
         self.sealed_as_now(db).map(drop)
     }
 
-    /// A connection that cannot write. `alone`: there is no writer of ours beside it.
-    pub(super) fn reader(&self, alone: bool) -> Result<Connection, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-        let connect = |query: &str| -> rusqlite::Result<Connection> {
-            let db = Connection::open_with_flags(uri(self.path, query), flags)?;
-            db.busy_timeout(self.busy)?;
-            db.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;")?;
-            db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-            Ok(db)
-        };
-        let db = match connect("mode=ro") {
-            // Where neither the log's index can be made nor a log is left, nobody writes and the file stands alone.
-            Err(_) if alone && !log_path(self.path).exists() => connect("mode=ro&immutable=1"),
-            other => other,
-        };
-        db.map_err(|error| of_sqlite(&error, self.place))
+    fn reader(&self, alone: bool) -> Result<Connection, StoreError> {
+        connect_reader(self.path, self.place, self.busy, alone)
     }
 
     /// Damage is never repaired or set aside by itself: these are the facts that must not be lost.
@@ -186,6 +172,29 @@ const CANARY: Owner<'static> = Owner { table: "meta", tenant: "", id: "canary", 
 fn sealed_with(canary: Option<Vec<u8>>) -> String {
     let id = canary.as_deref().and_then(crate::seal::key_id);
     id.unwrap_or_else(|| "unknown".into())
+}
+
+/// A connection that cannot write. `alone`: no writer of ours is beside it.
+pub(super) fn connect_reader(
+    path: &Path,
+    place: &Arc<str>,
+    busy: Duration,
+    alone: bool,
+) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connect = |query: &str| -> rusqlite::Result<Connection> {
+        let db = Connection::open_with_flags(uri(path, query), flags)?;
+        db.busy_timeout(busy)?;
+        db.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;")?;
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        Ok(db)
+    };
+    let db = match connect("mode=ro") {
+        // Where neither the log's index can be made nor a log is left, nobody writes and the file stands alone.
+        Err(_) if alone && !log_path(path).exists() => connect("mode=ro&immutable=1"),
+        other => other,
+    };
+    db.map_err(|error| of_sqlite(&error, place))
 }
 
 /// What the system says of a file or a directory, in the store's words.

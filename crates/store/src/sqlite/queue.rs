@@ -137,10 +137,10 @@ fn position(cx: Cx<'_>, row: &Row) -> Outcome<u64> {
     let before: i64 = cx
         .db
         .prepare_cached(
-            "SELECT count(*) FROM queue WHERE state <= 1 AND (priority, sequence) < (?1, ?2) AND lease_until <= ?3
-             AND expires_at > ?3",
+            "SELECT count(*) FROM (SELECT 1 FROM queue WHERE state <= 1 AND (priority, sequence) < (?1, ?2)
+             AND lease_until <= ?3 AND expires_at > ?3 LIMIT ?4)",
         )?
-        .query_row([row.priority, row.sequence, cx.now.0], |row| row.get(0))?;
+        .query_row(params![row.priority, row.sequence, cx.now.0, Enqueued::COUNTED as i64 - 1], |row| row.get(0))?;
     Ok(before.unsigned_abs() + 1)
 }
 
