@@ -28,7 +28,8 @@ pub(super) struct Demand<'a> {
 impl<'a> Demand<'a> {
     pub(super) fn of(asked: &'a Asked<'a>) -> Self {
         let inbound = asked.inbound;
-        let restricted = asked.brief.tool_mode != ToolMode::Full || asked.gates.contract().permissions.tools.is_some();
+        let contract = asked.gates.contract();
+        let restricted = asked.brief.tool_mode != ToolMode::Full || contract.permissions.tools.is_some();
         let given = |name| inbound.value(name).filter(|value| !matches!(*value, "null" | "[]" | "\"\""));
         Demand {
             output: inbound.output(),
