@@ -334,8 +334,9 @@ impl Shared {
             let mut series = self.metrics.series();
             for item in items.drain(..) {
                 if let Item::Call(recorded) = &item {
-                    let route = series.observe(&recorded.call);
-                    back.counters.add(route, &recorded.call);
+                    if let Some(route) = series.observe(&recorded.call) {
+                        back.counters.add(route, &recorded.call);
+                    }
                     back.ring.push(Arc::clone(recorded));
                 }
                 if back.lines.len() < LINES_MAX {

@@ -3,7 +3,7 @@
 use super::exposition::Exposition;
 use outlast_model::{
     Failure, RouteId, TargetId,
-    record::{AttemptRecord, CallRecord, Outcome},
+    record::{AttemptRecord, CallRecord, Outcome, Role},
 };
 use std::collections::BTreeMap;
 
@@ -56,11 +56,11 @@ impl Histogram {
 #[derive(Debug, Default)]
 struct RouteSeries {
     /// Per target that answered or was asked last: calls by [`outcome_index`].
-    calls: BTreeMap<Option<TargetId>, [u64; 4]>,
+    calls: BTreeMap<Option<TargetId>, [u64; OUTCOMES.len()]>,
     failovers: u64,
     degraded: u64,
     wasted_nanos: u64,
-    duration: [Histogram; 4],
+    duration: [Histogram; OUTCOMES.len()],
     first_token: Histogram,
 }
 
@@ -107,10 +107,14 @@ impl Series {
         }
     }
 
-    /// Counts a settled call and returns the route it was counted under.
-    pub(in crate::telemetry) fn observe(&mut self, call: &CallRecord) -> RouteId {
+    /// Counts a settled call and returns the route it was counted under. A golden task is nobody's traffic: only its
+    /// attempts are counted, of its target.
+    pub(in crate::telemetry) fn observe(&mut self, call: &CallRecord) -> Option<RouteId> {
         for attempt in &call.attempts {
             known(&mut self.targets, &attempt.target).1.observe(attempt, call.stream);
+        }
+        if call.parent.as_ref().is_some_and(|parent| parent.role == Role::Golden) {
+            return None;
         }
         let target = call.last_target().map(|target| known(&mut self.targets, target).0);
         self.admit_direct(&call.route);
@@ -124,7 +128,7 @@ impl Series {
         if let (true, Some(micros)) = (call.stream, call.first_output_us) {
             route.first_token.observe(&SECONDS, micros as f64 / 1e6);
         }
-        name
+        Some(name)
     }
 
     /// A target's own name works as a route, too; it gets a series of its own with its first call.
