@@ -9,6 +9,7 @@ pub mod import;
 pub mod litellm;
 pub mod schema;
 pub mod serve;
+pub mod store;
 
 use crate::config::{Config, ConfigErrors, Env};
 use clap::{Args, Parser, Subcommand};
@@ -74,6 +75,9 @@ pub enum Command {
     Import(import::ImportCommand),
     /// Run the fault-injecting provider
     Fake(Box<fake::FakeArgs>),
+    /// Back up, restore and check the durable store
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Rehearse failures
     #[command(subcommand)]
     Drill(drill::DrillCommand),
@@ -131,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(args),
         Command::Import(command) => import::run(command),
         Command::Fake(args) => fake::run(*args),
+        Command::Store(command) => store::run(command),
         Command::Drill(command) => drill::run(command),
     };
     exit.into()

@@ -5,7 +5,7 @@ use super::{
     live::{Live, LiveRoute},
     queue,
 };
-use crate::config::Config;
+use crate::{config::Config, telemetry::LogEvent};
 use http::{HeaderName, HeaderValue};
 use outlast_model::{
     FailureReport, RequestId,
@@ -129,7 +129,7 @@ impl Cx {
 
 /// Runs a backstop. Dropping the future leaves nothing half done: what was written down by then stays and ends by itself.
 pub(super) async fn run(cx: &Cx, backstop: &Backstop, cause: &FailureReport) -> Ended {
-    match &backstop.kind {
+    let ended = match &backstop.kind {
         BackstopKind::Static { .. } | BackstopKind::Rules(_) => match cx.text_of(backstop) {
             Some(text) => Ended::Said { said: cx.say(text), gave_up: GaveUp::Model },
             None => Ended::Declined("no template fits this request"),
@@ -140,6 +140,13 @@ pub(super) async fn run(cx: &Cx, backstop: &Backstop, cause: &FailureReport) -> 
         }
         BackstopKind::Confirm { route, expires, .. } => confirm::ask(cx, backstop, route, *expires).await,
         BackstopKind::Escalate { .. } => escalations::open(cx, backstop, cause).await,
-        BackstopKind::Fail { .. } => Ended::Declined("it is where the route ends"),
+        // Where the route ends, which is no news.
+        BackstopKind::Fail { .. } => return Ended::Declined("it gives no reply"),
+    };
+    if let Ended::Declined(why) = ended {
+        let event = LogEvent::info("backstop_declined", why).with("backstop", &*backstop.name);
+        let event = event.with("route", cx.route.id().as_str()).with("request_id", cx.request_id.as_str());
+        cx.shared.telemetry.event(event);
     }
+    ended
 }

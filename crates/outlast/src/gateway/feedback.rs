@@ -7,13 +7,14 @@ use super::{
     body::ReplyBody,
     intake,
     serve::{Denial, caller, unread},
+    store::sealing,
 };
 use crate::config::StoreConfig;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use outlast_engine::FleetEvent;
 use outlast_model::{RequestId, record::CallRecord};
-use outlast_store::telemetry::Feedback;
+use outlast_store::{Sealer, seal::Owner, telemetry::Feedback};
 use outlast_wire::error::Refused;
 use serde::Deserialize;
 use serde_json::json;
@@ -157,8 +158,11 @@ async fn note(shared: &Shared, call: &CallRecord, tenant: &str, score: f64) {
 }
 
 /// A comment is a payload: it is kept only where the store's payloads are sealed, and sealed with the same key.
-fn sealed(_store: Option<&StoreConfig>, _call: &CallRecord, _comment: &str) -> Option<Vec<u8>> {
-    None
+fn sealed(store: Option<&StoreConfig>, call: &CallRecord, comment: &str) -> Option<Vec<u8>> {
+    let sealer = Sealer::new(sealing(store?));
+    let tenant = call.tenant_hash.as_deref().unwrap_or_default();
+    let owner = Owner { table: "feedback", tenant, id: call.request_id.as_str(), column: "comment" };
+    sealer.seals().then(|| sealer.seal(owner, comment.as_bytes()))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod pool;
 mod queue;
 mod reply_head;
 mod serve;
-mod store;
+pub(crate) mod store;
 mod upstream;
 mod validators;
 mod votes;
@@ -383,6 +383,8 @@ impl Gateway {
         queue_workers.finish(patience.saturating_sub(shared.clock.mono().since(begun))).await;
         fleet_task.abort();
         store_task.abort();
+        // Whatever was handed over before is carried out before this.
+        let _ = shared.stored(shared.store.sweep(1)).await;
         shared.alerts.shutdown(ALERTS_FLUSH).await;
         let end = if finished {
             LogEvent::info("stop", "every call finished")

@@ -4,10 +4,12 @@ use super::{Shared, serve::Denial};
 use crate::{
     alerts::{Alert, AlertKind},
     clock::{self, Clock},
-    config::StoreConfig,
+    config::{self, StoreConfig},
 };
 use outlast_model::{TenantId, Wall};
-use outlast_store::{Answer, Limits, MemoryStore, Store, StoreError, StoreHealth};
+use outlast_store::{
+    Answer, DataKey, Limits, MemoryStore, Sealing, SqliteOptions, SqliteStore, Store, StoreError, StoreHealth,
+};
 use outlast_wire::error::Refused;
 use std::{sync::Arc, time::Duration};
 
@@ -32,12 +34,21 @@ pub(super) fn shown(at: Wall, later: Duration) -> String {
     format!("{:.3}", jiff::Timestamp::from_millisecond(at.0.saturating_add(later)).unwrap_or_default())
 }
 
+/// The system's clock, as the store reads it.
 #[derive(Debug)]
-struct WallClock(Clock);
+pub(crate) struct WallClock(pub(crate) Clock);
 
 impl outlast_store::Clock for WallClock {
     fn now(&self) -> Wall {
         self.0.wall()
+    }
+}
+
+/// What the config says of payloads, as the store takes it.
+pub(crate) fn sealing(config: &StoreConfig) -> Sealing {
+    match &config.sealing {
+        config::Sealing::Keys(keys) => Sealing::Keys(keys.iter().map(|key| DataKey::new(key.expose())).collect()),
+        config::Sealing::Plaintext => Sealing::Plaintext,
     }
 }
 
@@ -48,10 +59,7 @@ impl outlast_store::Clock for WallClock {
 pub(super) fn open(config: Option<&StoreConfig>, clock: &Clock) -> Result<Arc<dyn Store>, StoreError> {
     let clock = Arc::new(WallClock(clock.clone()));
     match config {
-        Some(config) => Err(StoreError::Unavailable {
-            place: config.file.display().to_string().into(),
-            why: "the file back end is not built yet".into(),
-        }),
+        Some(config) => Ok(Arc::new(SqliteStore::open(&config.file, SqliteOptions::new(sealing(config)), clock)?)),
         None => Ok(Arc::new(MemoryStore::new(Limits::MEMORY, clock))),
     }
 }

@@ -105,10 +105,6 @@ impl Finished {
         }
     }
 
-    pub(super) fn status(&self) -> u16 {
-        self.status
-    }
-
     pub(super) fn sealed(&self) -> Payload {
         Payload::from(serde_json::to_vec(self).unwrap_or_default())
     }
