@@ -34,10 +34,7 @@ impl<'a> Demand<'a> {
         Demand {
             output: inbound.output(),
             tools: [given("tools"), given("functions")],
-            // A choice that named a withheld tool was not sent.
-            tool_choice: given("tool_choice").filter(|_| {
-                contract.permissions.tools.is_none() || !inbound.offer(asked.brief, contract).choice_dropped
-            }),
+            tool_choice: given("tool_choice"),
             stops: given("stop").or_else(|| given("stop_sequences")).is_some(),
             restricted: restricted.then_some(asked),
         }
