@@ -180,7 +180,8 @@ fn random_world(seed: u64, phases: usize, faults: &'static [Failure]) -> World {
     let mut listed = route(&names[..count]);
     let usual = tier(rng.u8(1..5), Duration::from_secs(rng.u64(2..90)));
     let cost_max = (!plain && rng.bool()).then(|| outlast_model::Usd::from_nanos(rng.u64(100_000..80_000_000)));
-    listed.tier = Arc::new(Tier { cost_max, ..(*usual).clone() });
+    let hedge = (rng.u8(..3) == 0).then(|| Hedge { budget: [0.05, 1.0][rng.usize(..2)] });
+    listed.tier = Arc::new(Tier { cost_max, hedge, ..(*usual).clone() });
     listed.ranking = [Ranking::Order, Ranking::Weight, Ranking::Latency, Ranking::Cost][rng.usize(..4)];
     let stream = [StreamContract::Buffer, StreamContract::Fail, StreamContract::CRITICAL][rng.usize(..3)];
     let refusal = if rng.bool() { RefusalPolicy::Reroute } else { RefusalPolicy::Deliver };
@@ -226,6 +227,8 @@ fn random_world(seed: u64, phases: usize, faults: &'static [Failure]) -> World {
 
 fn fill(world: &mut World, seed: u64, calls: u64) {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0xa11);
+    // Requests of one size, whose usual speed is soon known; or of all sizes.
+    let longest = [900, 30_000][rng.usize(..2)];
     for _ in 0..calls {
         let when = rng.f64() * 150.0;
         let output = if rng.u8(..8) == 0 { OutputNeed::Json } else { OutputNeed::Text };
@@ -234,7 +237,8 @@ fn fill(world: &mut World, seed: u64, calls: u64) {
             output,
             tools: rng.u8(..3) == 0,
             images: rng.u8(..8) == 0,
-            input_tokens: rng.u32(1..30_000),
+            provider_effects: rng.u8(..8) == 0,
+            input_tokens: rng.u32(1..longest),
             max_output_tokens: rng.bool().then(|| rng.u32(1..200)),
             budget: (rng.u8(..6) == 0).then(|| outlast_model::Usd::from_nanos(rng.u64(10_000..50_000_000))),
             ..Needs::default()
@@ -353,11 +357,13 @@ fn the_random_worlds_reach_every_corner_of_a_contract() {
             let decided = settled.attempts.iter().map(|attempt| match attempt.decision {
                 Decision::Repair => "repair",
                 Decision::Keep => "keep",
+                Decision::Outrun => "outrun",
                 _ => "other",
             });
             let reasons = settled.attempts.iter().map(|attempt| match attempt.reason {
                 AttemptReason::Repair => "mend",
                 AttemptReason::Shorten => "shorten",
+                AttemptReason::Hedge => "hedge",
                 _ => "other",
             });
             let spikes = settled.attempts.iter().filter_map(|attempt| attempt.failure.as_ref());
@@ -383,6 +389,8 @@ fn the_random_worlds_reach_every_corner_of_a_contract() {
         "keep",
         "mend",
         "shorten",
+        "hedge",
+        "outrun",
         "cost_spike",
         "static",
         "cache",

@@ -215,14 +215,14 @@ impl World {
                 else {
                     unreachable!("only exchanges are scripted")
                 };
-                if open.live == Some(attempt) {
+                if open.live.contains_key(&attempt) {
                     if let Event::Ended { spent, .. } | Event::Failed { spent, .. } = &event {
                         let usage = spent.usage;
                         self.bill(id, attempt, &usage);
-                        self.calls[id as usize].live = None;
+                        self.calls[id as usize].live.remove(&attempt);
                     }
                     if let Event::Output { tokens, .. } = event {
-                        self.calls[id as usize].heard += tokens;
+                        *self.calls[id as usize].live.entry(attempt).or_default() += tokens;
                     }
                     self.feed(id, event);
                 }
@@ -320,14 +320,13 @@ impl World {
                 self.play(id, attempt, &question.brief, script);
             }
             Action::Abort { attempt } => {
-                if seen.checking.is_some() {
-                    assert_eq!(seen.checking.take(), Some(attempt), "call {id}: aborts another check");
-                } else {
-                    assert_eq!(seen.live.take(), Some(attempt), "call {id}: aborts what is not in flight");
+                let heard = seen.live.remove(&attempt);
+                if heard.is_none() {
+                    assert_eq!(seen.checking.take(), Some(attempt), "call {id}: aborts what is not in flight");
                 }
                 let brief = &seen.briefs[usize::from(attempt)];
                 let input_tokens = brief.shorten_to.unwrap_or(seen.needs.input_tokens);
-                let output_tokens = seen.heard;
+                let output_tokens = heard.unwrap_or_default();
                 let usage = Usage { input_tokens, output_tokens, ..Usage::default() };
                 self.bill(id, attempt, &usage);
                 let spent = Spent { usage, bytes_out: 400, bytes_in: 0 };

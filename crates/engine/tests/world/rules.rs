@@ -4,7 +4,7 @@ use outlast_engine::*;
 use outlast_model::{
     Brief, Failure, FailureReport, Findings, Mono, TargetId, Usd,
     policy::*,
-    record::{AttemptReason, GaveUp, Outcome},
+    record::{AttemptReason, AttemptRecord, Decision, GaveUp, Outcome},
     turn::Usage,
 };
 use std::{
@@ -25,9 +25,10 @@ pub struct Seen {
     /// (time, target, key) of each start.
     pub starts: Vec<(Mono, TargetId, u8)>,
     pub briefs: Vec<Brief>,
-    pub(super) live: Option<u8>,
-    /// Tokens that have come of the exchange in flight.
-    pub(super) heard: u32,
+    /// The exchanges in flight, and how many tokens have come of each.
+    pub(super) live: BTreeMap<u8, u32>,
+    /// The attempt that was started beside another one.
+    pub raced: Option<u8>,
     pub(super) checking: Option<u8>,
     /// What the checks will find.
     pub(super) checks: BTreeMap<u8, Findings>,
@@ -58,8 +59,8 @@ impl Seen {
             route,
             starts: Vec::new(),
             briefs: Vec::new(),
-            live: None,
-            heard: 0,
+            live: BTreeMap::new(),
+            raced: None,
             checking: None,
             checks: BTreeMap::new(),
             found: BTreeMap::new(),
@@ -107,13 +108,16 @@ impl Seen {
         assert_eq!(usize::from(attempt), self.starts.len(), "call {id}: attempts are numbered in order");
         let tier = &self.route.route().tier;
         assert!(self.starts.len() < usize::from(tier.attempts), "call {id}: more attempts than its tier has");
-        assert!(self.live.is_none() && self.checking.is_none(), "call {id}: two exchanges at once");
+        assert!(self.checking.is_none(), "call {id}: an attempt beside a check");
+        if !self.live.is_empty() {
+            self.watch_race(id, attempt, spec, brief);
+        }
         assert!(!self.ended() && self.backstops.is_empty(), "call {id}: an attempt after its end");
         assert!(self.released.is_none(), "call {id}: an attempt after the commit point");
         if let Some(mend) = &brief.mend {
             assert!(self.briefs.iter().all(|earlier| earlier.mend.is_none()), "call {id}: mended twice");
-            assert_eq!(usize::from(mend.attempt) + 1, usize::from(attempt), "call {id}: mends another reply");
-            assert_eq!(self.starts.last().unwrap().1, spec.id, "call {id}: another target mends");
+            assert_eq!(self.found.keys().last(), Some(&mend.attempt), "call {id}: mends another reply");
+            assert_eq!(self.starts[usize::from(mend.attempt)].1, spec.id, "call {id}: another target mends");
             assert!(self.contract().repair.model && !mend.problems.is_empty());
         }
         self.watch_permission(id, spec, brief);
@@ -124,8 +128,16 @@ impl Seen {
         assert!(repeated <= 1, "call {id}: more than one same-target retry");
         self.reserve(id, spec, brief);
         self.briefs.push(brief.clone());
-        self.live = Some(attempt);
-        self.heard = 0;
+        self.live.insert(attempt, 0);
+    }
+
+    /// A second exchange starts beside the first.
+    fn watch_race(&mut self, id: u64, attempt: u8, spec: &TargetSpec, brief: &Brief) {
+        assert!(self.route.route().tier.hedge.is_some() && !self.needs.provider_effects, "call {id}: two at once");
+        assert_eq!(self.live, BTreeMap::from([(0, 0)]), "call {id}: only a first attempt that is silent is raced");
+        assert_ne!(self.starts[0].1, spec.id, "call {id}: races itself");
+        assert_eq!(self.briefs[0].tool_mode, brief.tool_mode, "call {id}: races for less");
+        assert!(self.raced.replace(attempt).is_none(), "call {id}: raced twice");
     }
 
     fn watch_permission(&self, id: u64, spec: &TargetSpec, brief: &Brief) {
@@ -162,6 +174,7 @@ impl Seen {
 
     /// The answer to a check: what it costs fits the judges' budget.
     pub fn answer_check(&mut self, attempt: u8, budget: Option<Usd>) -> Findings {
+        assert!(self.live.is_empty(), "a reply is checked while another exchange runs");
         let mut findings = self.checks.remove(&attempt).expect("only an ended reply is checked");
         assert_eq!(budget.is_some(), self.cap().is_some());
         findings.cost = budget.map_or(findings.cost, |left| findings.cost.min(left));
@@ -179,7 +192,7 @@ impl Seen {
         let mode = self.briefs[usize::from(attempt)].tool_mode;
         assert_eq!(mode, ToolMode::Full, "call {id}: released what may have to be rewritten");
         assert!(self.released.replace((attempt, now)).is_none(), "call {id}: released twice");
-        assert_eq!(self.live, Some(attempt), "call {id}: released what is not in flight");
+        assert!(self.live.keys().eq([&attempt]), "call {id}: released what is not alone in flight");
     }
 
     pub fn watch_keep(&mut self, id: u64, attempt: u8) {
@@ -188,7 +201,7 @@ impl Seen {
     }
 
     pub fn watch_backstop(&mut self, id: u64, at: usize, cause: FailureReport) {
-        assert!(self.live.is_none() && self.checking.is_none(), "call {id}: a backstop while work goes on");
+        assert!(self.live.is_empty() && self.checking.is_none(), "call {id}: a backstop while work goes on");
         assert!(self.released.is_none() && !self.ended(), "call {id}: a backstop after the commit point");
         assert!(self.kept.is_none(), "call {id}: a backstop before the kept reply");
         assert!(self.backstops.last().is_none_or(|(last, _)| *last < at), "call {id}: backstops in order");
@@ -238,7 +251,7 @@ impl Seen {
     }
 
     pub fn watch_settlement(&mut self, id: u64, settlement: Settlement) {
-        assert!(self.live.is_none() && self.checking.is_none(), "call {id}: settled with an exchange in flight");
+        assert!(self.live.is_empty() && self.checking.is_none(), "call {id}: settled with an exchange in flight");
         assert_eq!(settlement.attempts.len(), self.starts.len());
         let cancelled = settlement.outcome == Outcome::Cancelled;
         let deferred = settlement.outcome == Outcome::Deferred;
@@ -257,7 +270,13 @@ impl Seen {
             let failure = a.failure.as_ref().map(|report| report.failure);
             matches!(failure, Some(Failure::SafetyBlock | Failure::InvalidRequest))
         });
-        assert!(block.is_none_or(|at| at + 1 == settlement.attempts.len()), "call {id}: got round a block");
+        let after = block.map_or(&[][..], |at| &settlement.attempts[at + 1..]);
+        let before = |a: &AttemptRecord| a.reason == AttemptReason::Hedge && a.decision != Decision::Deliver;
+        assert!(after.iter().all(before), "call {id}: got round a block");
+        let hedge = settlement.attempts.iter().position(|a| a.reason == AttemptReason::Hedge);
+        assert_eq!(hedge, self.raced.map(usize::from), "call {id}: a race is recorded as one");
+        let outrun = settlement.attempts.iter().filter(|a| a.decision == Decision::Outrun).count();
+        assert!(outrun <= usize::from(hedge.is_some()), "call {id}: outrun by nobody");
         self.watch_spending(id, &settlement);
         self.settled = Some(settlement);
     }
