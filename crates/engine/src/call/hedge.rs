@@ -19,6 +19,10 @@ use outlast_model::{
     failure::Then,
     record::{AttemptReason, Decision},
 };
+use std::time::Duration;
+
+/// Nobody feels a shorter wait.
+const LEAST: Duration = Duration::from_millis(50);
 
 impl Call {
     /// When the first attempt on this target is to be raced; never, if it may not be.
@@ -28,7 +32,7 @@ impl Call {
             return Mono::FAR;
         }
         let known = fleet.target(ix).latency(&self.needs).known_p95(self.needs.input_tokens);
-        known.map_or(Mono::FAR, |p95| now + p95)
+        known.map_or(Mono::FAR, |p95| now + p95.max(LEAST))
     }
 
     /// The attempts in flight.
