@@ -11,7 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use outlast_model::{
-    Brief,
+    Brief, Failure,
     policy::{Ability, Contract, Dialect, StreamContract},
     turn::Part,
 };
@@ -85,6 +85,14 @@ impl Adapted {
 pub struct Unsupported {
     /// Names of [`crate::crossing`]'s features.
     pub features: Vec<&'static str>,
+}
+
+impl Unsupported {
+    /// What it is called: an input that cannot be made as short as it has to be is simply too long.
+    pub fn failure(&self) -> Failure {
+        let too_long = self.features == [crate::put::SHORTEN];
+        if too_long { Failure::ContextExceeded } else { Failure::Unsupported }
+    }
 }
 
 impl Inbound {

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 use outlast_model::{
-    Brief, Gate, Mend, Problem,
+    Brief, Failure, Gate, Mend, Problem,
     policy::{Ability, Contract, Dialect, Keep, Permissions, Schema, StreamContract, ToolMode, ToolPolicy},
 };
 use outlast_wire::{
@@ -566,6 +566,8 @@ fn the_oldest_rounds_go_first_and_no_result_loses_its_call() {
         assert_eq!(texts(150, vec![]), Ok([false, false, true, true]), "{from:?} {to:?}");
         assert_eq!(texts(150, vec![Keep::ToolResults]), Ok([false, true, false, true]));
         assert_eq!(texts(380, vec![]), Ok([false, false, false, false]));
-        assert_eq!(texts(whole - 10, vec![]), Err(Unsupported { features: vec!["shorten"] }));
+        let cannot = Unsupported { features: vec!["shorten"] };
+        assert_eq!(cannot.failure(), Failure::ContextExceeded);
+        assert_eq!(texts(whole - 10, vec![]), Err(cannot));
     }
 }

@@ -106,6 +106,9 @@ pub(super) fn runaway(limit: u32, tokens: u32) -> bool {
 impl Call {
     /// What asking this candidate may take. `mending`: the output tokens of the reply that it is to mend.
     pub(super) fn quote(&self, at: usize, mending: Option<u32>, fleet: &Fleet) -> Result<Option<Quote>, WhyLeftOut> {
+        if self.spend.cap.is_none() {
+            return Ok(None);
+        }
         let candidate = &self.candidates[at];
         let spec = &fleet.target(candidate.place.ix).spec;
         let wanted = match (self.needs.max_output_tokens, spec.max_output) {

@@ -161,7 +161,7 @@ impl Exchange {
             can_call_tools: capabilities.tools,
             mend: mend.as_deref(),
         };
-        let adapted = inbound.adapt(&target.adapt(put)).map_err(|_| FailureReport::of(Failure::Unsupported))?;
+        let adapted = inbound.adapt(&target.adapt(put)).map_err(|lost| FailureReport::of(lost.failure()))?;
         let body = Pieces::of(adapted.body);
         let bytes_out = body.len();
         let sending = target.endpoint.send(key, headers, body);
