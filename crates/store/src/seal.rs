@@ -104,6 +104,11 @@ impl Sealer {
         !self.keys.is_empty()
     }
 
+    /// The key that seals; none for plaintext.
+    pub(crate) fn key_id(&self) -> Option<String> {
+        self.keys.first().map(DataKey::id)
+    }
+
     /// Seals with the first key.
     pub fn seal(&self, owner: Owner<'_>, payload: &[u8]) -> Vec<u8> {
         let Some(DataKey { id, key }) = self.keys.first() else {

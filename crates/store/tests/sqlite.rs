@@ -104,6 +104,36 @@ fn a_disk_that_was_full_serves_again_once_there_is_room() {
     assert!(matches!(block_on(store.enqueue(request("again", vec![3; 20_000]))), Ok(Enqueued::Queued { .. })));
 }
 
+#[test]
+fn what_is_swept_gives_its_room_back_to_the_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store.db");
+    let clock = ManualClock::start();
+    let store = SqliteStore::open(&path, options(Limits::FILE), clock.clone()).unwrap();
+    for number in 0..20 {
+        assert!(block_on(store.enqueue(request(&format!("q{number}"), vec![5; 100_000]))).is_ok());
+    }
+    clock.advance(3_600_000);
+    assert_eq!(block_on(store.sweep(1_000)).unwrap().expired, 20);
+    drop(store);
+    let size = fs::metadata(&path).unwrap().len();
+    assert!(size < 300_000, "{size} bytes for twenty tombstones");
+}
+
+#[test]
+fn several_processes_may_begin_the_same_store_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store.db");
+    std::thread::scope(|scope| {
+        let openings: Vec<_> = (0..8).map(|_| scope.spawn(|| open(&path))).collect();
+        let stores: Vec<_> = openings.into_iter().map(|opening| opening.join().unwrap().unwrap()).collect();
+        for (number, store) in stores.iter().enumerate() {
+            enqueue(store, &format!("q{number}"));
+        }
+        assert_eq!(block_on(stores[0].health()).unwrap().queue_waiting, 8);
+    });
+}
+
 fn call(key: &str) -> BeginCall {
     BeginCall { tenant: "acme".into(), key: key.into(), fingerprint: [1; 32], lease: HOUR, keep: HOUR }
 }

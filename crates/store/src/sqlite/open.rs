@@ -121,10 +121,11 @@ impl Opening<'_> {
     /// the newest key, shows a missing key now and not at the first row.
     fn seal(&self, db: &mut Connection) -> Outcome<()> {
         let noted = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let known = self.sealed_as_now(&noted)?;
         let sealing: &[u8] = if self.sealer.seals() { SEALED } else { PLAINTEXT };
-        if !known {
+        if !self.sealed_as_now(&noted)? {
             noted.execute("INSERT INTO meta VALUES ('sealing', ?1)", [sealing])?;
+        } else if meta(&noted, "canary")?.as_deref().and_then(crate::seal::key_id) == self.sealer.key_id() {
+            return Ok(());
         }
         noted.execute(
             "INSERT OR REPLACE INTO meta VALUES ('canary', ?1)",
@@ -136,15 +137,14 @@ impl Opening<'_> {
 
     /// False if nothing is noted yet.
     fn sealed_as_now(&self, db: &Connection) -> Outcome<bool> {
-        let meta = |name| -> rusqlite::Result<Option<Vec<u8>>> {
-            db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
-        };
         let place = || self.place.clone();
-        match (meta("sealing")?.as_deref(), self.sealer.seals()) {
+        match (meta(db, "sealing")?.as_deref(), self.sealer.seals()) {
             (None, _) => return Ok(false),
             (Some(PLAINTEXT), true) => return Err(StoreError::NotSealed { place: place() }.into()),
             (Some(SEALED), false) => {
-                return Err(StoreError::KeyMissing { place: place(), key: sealed_with(meta("canary")?).into() }.into());
+                return Err(
+                    StoreError::KeyMissing { place: place(), key: sealed_with(meta(db, "canary")?).into() }.into()
+                );
             }
             (Some(SEALED | PLAINTEXT), _) => {}
             (Some(_), _) => {
@@ -152,7 +152,7 @@ impl Opening<'_> {
                 return Err(StoreError::Corrupt { place: place(), why }.into());
             }
         }
-        if let Some(canary) = meta("canary")? {
+        if let Some(canary) = meta(db, "canary")? {
             self.sealer.open(self.place, CANARY, canary)?;
         }
         Ok(true)
@@ -167,6 +167,10 @@ impl Opening<'_> {
 const SEALED: &[u8] = b"sealed";
 const PLAINTEXT: &[u8] = b"plaintext";
 const CANARY: Owner<'static> = Owner { table: "meta", tenant: "", id: "canary", column: "value" };
+
+fn meta(db: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
 
 /// The key that a canary was sealed with.
 fn sealed_with(canary: Option<Vec<u8>>) -> String {

@@ -22,6 +22,12 @@ pub(super) fn sweep(cx: Cx<'_>, limit: u32) -> Outcome<Swept> {
     cache::purge(cx, &mut left)?;
     confirmations::purge(cx, &mut left)?;
     escalations::purge(cx, &mut left)?;
+    if left < before {
+        // Gives the free pages at the end of the file back to the disk; some at a time, as it holds up the writer.
+        let mut vacuum = cx.db.prepare_cached("PRAGMA incremental_vacuum(2048)")?;
+        let mut pages = vacuum.query([])?;
+        while pages.next()?.is_some() {}
+    }
     Ok(Swept { expired: expired.into(), removed: (before - expired - left).into(), more: left == 0 })
 }
 

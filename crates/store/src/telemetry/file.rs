@@ -238,7 +238,10 @@ impl TelemetryFile {
         batch.commit()?;
         let gone = old + over + stale + unrated;
         if gone > 0 {
-            self.db.execute_batch("PRAGMA incremental_vacuum(4096)")?;
+            // It gives one page back at each step, so it has to be stepped to its end.
+            let mut vacuum = self.db.prepare("PRAGMA incremental_vacuum(4096)")?;
+            let mut pages = vacuum.query([])?;
+            while pages.next()?.is_some() {}
         }
         Ok(gone as u64)
     }

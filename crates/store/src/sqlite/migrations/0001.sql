@@ -61,7 +61,8 @@ CREATE TABLE queue (
     bytes INTEGER NOT NULL,
     payload BLOB
 ) STRICT;
-CREATE INDEX queue_in_order ON queue (priority, sequence, lease_until, expires_at, not_before, route) WHERE state <= 1;
+CREATE INDEX queue_in_order ON queue (priority, sequence, state, lease_until, expires_at, not_before, route, enqueued_at)
+    WHERE state <= 1;
 CREATE INDEX queue_by_expiry ON queue (expires_at, sequence) WHERE state <= 1;
 CREATE INDEX queue_by_end ON queue (ended_at, sequence) WHERE state >= 2;
 
