@@ -103,12 +103,13 @@ impl Gates {
     }
 
     /// Whether a reply can only be judged whole, so that a stream has to be buffered and its text collected: the
-    /// contract has a gate for the text, sends refusals elsewhere, or withholds tools. (What the request itself
-    /// demands comes on top.)
+    /// contract has a gate for the text, or withholds tools. (What the request itself demands comes on top.)
+    ///
+    /// A contract that only sends refusals elsewhere does not: a refusal that comes as ordinary text is found where the
+    /// text was collected, and a stream that has begun cannot be taken back. Whoever wants it found in streams sets
+    /// `stream = "buffer"`.
     pub fn needs_whole(&self, brief: &Brief) -> bool {
-        self.contract.judges_whole_replies()
-            || self.contract.refusal != RefusalPolicy::Deliver
-            || brief.tool_mode != ToolMode::Full
+        self.contract.judges_whole_replies() || brief.tool_mode != ToolMode::Full
     }
 
     /// Whether the text has to be JSON: for a schema, a field of citations or one of confidence.
@@ -282,7 +283,5 @@ mod tests {
         let gates = Gates::compile(&Arc::new(plain())).unwrap();
         assert!(!gates.needs_whole(&Brief::default()) && !gates.wants_json());
         assert!(gates.needs_whole(&Brief { tool_mode: ToolMode::PlanOnly, ..Brief::default() }));
-        let reroutes = Contract { refusal: RefusalPolicy::Reroute, ..plain() };
-        assert!(Gates::compile(&Arc::new(reroutes)).unwrap().needs_whole(&Brief::default()));
     }
 }
