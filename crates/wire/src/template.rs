@@ -35,6 +35,7 @@ impl Template {
         bounded(source)?;
         let mut env = environment();
         env.add_template_owned(NAME, source.to_owned()).map_err(|error| of_source(&error))?;
+        known_words(source, false, &env)?;
         let names = match env.get_template(NAME) {
             Ok(template) => template.undeclared_variables(true),
             Err(error) => return Err(of_source(&error)),
@@ -88,6 +89,7 @@ impl Expression {
             return Err("it is empty".into());
         }
         let compiled = SHARED.compile_expression_owned(source.to_owned()).map_err(|error| of_source(&error))?;
+        known_words(source, true, &SHARED)?;
         let mut names: Vec<String> =
             compiled.undeclared_variables(true).into_iter().filter(|name| !is_global(name)).collect();
         names.sort_unstable();
@@ -108,7 +110,7 @@ impl Expression {
 
     /// As [`Expression::holds`], of facts that have been made once for several expressions.
     pub(crate) fn of(&self, facts: Value) -> Result<bool, String> {
-        let value = self.compiled.eval(facts).map_err(|error| of_values(&error))?;
+        let value = self.compiled.eval(facts).map_err(|error| in_words(error.kind()).to_owned())?;
         if value.is_undefined() {
             return Err(in_words(ErrorKind::UndefinedError).into());
         }
@@ -147,6 +149,63 @@ fn bounded(source: &str) -> Result<(), String> {
 
 fn is_global(name: &str) -> bool {
     matches!(name, "range" | "dict" | "namespace" | "debug")
+}
+
+/// Filters and tests that do not exist would only be noticed when they are reached: they are looked for in the source,
+/// which has been parsed, outside its strings (and, in a template, outside its plain text).
+fn known_words(source: &str, all_code: bool, env: &Environment<'_>) -> Result<(), String> {
+    let mut before = "";
+    for word in code_words(source, all_code) {
+        let probe = match before {
+            "|" => format!("1|{word}"),
+            "is" if word != "not" => format!("1 is {word}"),
+            _ => String::new(),
+        };
+        // `is not defined` reads as `is defined`.
+        if !(before == "is" && word == "not") {
+            before = word;
+        }
+        if !probe.is_empty()
+            && let Ok(probe) = env.compile_expression_owned(probe)
+            && let Err(error) = probe.eval(())
+            && matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest)
+        {
+            return Err(format!("{}: `{word}`", in_words(error.kind())));
+        }
+    }
+    Ok(())
+}
+
+/// The words and signs of the code in a source, without its strings.
+fn code_words(source: &str, all_code: bool) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = source;
+    let mut in_code = all_code;
+    while let Some(first) = rest.chars().next() {
+        let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let length = match first {
+            _ if !in_code => match rest.find("{{").into_iter().chain(rest.find("{%")).min() {
+                Some(open) => {
+                    in_code = true;
+                    open + 2
+                }
+                None => break,
+            },
+            '\'' | '"' => 1 + rest[1..].find(first).map_or(rest.len() - 1, |end| end + 1),
+            _ if !all_code && (rest.starts_with("}}") || rest.starts_with("%}")) => {
+                in_code = false;
+                2
+            }
+            _ if is_word(first) => rest.find(|letter| !is_word(letter)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        let (word, later) = rest.split_at(length);
+        if in_code && !word.trim().is_empty() {
+            words.push(word);
+        }
+        rest = later;
+    }
+    words
 }
 
 /// Output that ends at [`OUTPUT_BYTES_MAX`].
@@ -205,6 +264,104 @@ fn in_words(kind: ErrorKind) -> &'static str {
         ErrorKind::OutOfFuel => "it takes too many steps",
         ErrorKind::WriteFailure => "its output grew too large",
         ErrorKind::NonPrimitive | ErrorKind::NonKey => "a value is not of the kind that is needed there",
-        _ => "it cannot be evaluated",
+        ErrorKind::TemplateNotFound
+        | ErrorKind::BadSerialization
+        | ErrorKind::CannotDeserialize
+        | ErrorKind::BadInclude
+        | ErrorKind::EvalBlock
+        | ErrorKind::InvalidDelimiter
+        | _ => "it cannot be evaluated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(source: &str, facts: serde_json::Value) -> Result<String, String> {
+        Template::compile(source)?.render(&facts)
+    }
+
+    #[test]
+    fn a_template_is_filled_from_its_facts() {
+        let source = "{{ saved }} {% for action in actions %}{{ action }};{% endfor %} <{{ name }}>";
+        let facts = json!({"saved": "Saved.", "actions": ["a", "b"], "name": "<Ann & Co>"});
+        assert_eq!(render(source, facts).unwrap(), "Saved. a;b; <<Ann & Co>>", "nothing is escaped");
+        assert_eq!(Template::compile(source).unwrap().names(), ["actions", "name", "saved"]);
+        assert_eq!(render("{{ request.user }}: {{ x }}", json!({"request": {"user": "u"}, "x": null})).unwrap(), "u: ");
+    }
+
+    #[test]
+    fn json_is_written_by_a_filter() {
+        let out = render(r#"{"answer": {{ text|tojson }}}"#, json!({"text": "a \"b\"\n<c>"})).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap(), json!({"answer": "a \"b\"\n<c>"}));
+    }
+
+    #[test]
+    fn an_error_says_where_and_why_and_never_a_value() {
+        for (source, expected) in [
+            ("a\n{{ missing }}", "line 2: it reads something that is not there"),
+            ("{{ name.first }}", "line 1: it reads something that is not there"),
+            ("{{ name + 1 }}", "line 1: an operation does not fit its values"),
+        ] {
+            assert_eq!(render(source, json!({"name": "SECRET"})).unwrap_err(), expected, "{source}");
+        }
+        let wrong = Template::compile("fine\n{% if %}").unwrap_err();
+        assert!(wrong.starts_with("line 2: "), "{wrong}");
+    }
+
+    #[test]
+    fn what_a_template_may_cost_is_bounded() {
+        let nested = "{% for a in range(9999) %}".repeat(4) + "x" + &"{% endfor %}".repeat(4);
+        assert!(render(&nested, json!({})).unwrap_err().contains("too many steps"));
+        let long = "{% for a in range(99) %}{{ text }}{% endfor %}";
+        assert!(render(long, json!({"text": "x".repeat(20_000)})).unwrap_err().contains("wrote more than"));
+        assert!(Template::compile(&"x".repeat(SOURCE_BYTES_MAX + 1)).is_err());
+        assert!(Template::compile(&format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000))).is_err());
+    }
+
+    #[test]
+    fn there_is_nothing_to_include_and_no_unknown_filter() {
+        for (source, word) in [
+            ("{% include 'x' %}", "include"),
+            ("{% import 'x' as y %}", "import"),
+            ("{% macro m() %}{% endmacro %}", "macro"),
+            ("{% if a %}{{ b|nope }}{% endif %}", "`nope`"),
+            ("{{ a is nope }}", "`nope`"),
+            ("{{ a is not nope }}", "`nope`"),
+        ] {
+            let error = Template::compile(source).unwrap_err();
+            assert!(error.contains(word), "{source}: {error}");
+        }
+        assert!(
+            Template::compile(
+                "a |nope {{ '|nope' ~ x|upper|default('is nope') }} {% if x is not defined %}{% endif %}"
+            )
+            .is_ok()
+        );
+        assert_eq!(Template::compile("{{ nope() }}").unwrap().names(), ["nope"], "told as a fact that is not there");
+    }
+
+    #[test]
+    fn an_expression_is_true_false_or_cannot_be_told() {
+        let facts = json!({"reply": {"total": 3, "items": [1, 2], "name": "SECRET"}, "text": "hello"});
+        for (source, expected) in [
+            ("reply.total == 3", Ok(true)),
+            ("reply['items']|sum == reply.total", Ok(true)),
+            ("reply.total > 3 or 'bye' in text", Ok(false)),
+            ("reply.missing is defined", Ok(false)),
+            ("reply.missing == 3", Err("it reads something that is not there")),
+            ("reply.missing", Err("it reads something that is not there")),
+            ("reply.missing > 3", Err("it reads something that is not there")),
+            ("reply.name > 3", Ok(true)),
+            ("reply.name + 3 == 4", Err("an operation does not fit its values")),
+        ] {
+            let holds = Expression::compile(source).unwrap().holds(&facts);
+            assert_eq!(holds, expected.map_err(str::to_owned), "{source}");
+        }
+        for source in ["", " ", "reply.total ==", "text|nope", "{{ text }}"] {
+            assert!(Expression::compile(source).is_err(), "{source}");
+        }
     }
 }

@@ -33,9 +33,8 @@ const RUN_SHARE: usize = 4;
 
 /// How a text repeats itself, if it does.
 pub(super) fn find(text: &str) -> Option<&'static str> {
-    if text.chars().nth(ITEM_LETTERS_MIN).is_none() {
-        return None;
-    }
+    // Too short to repeat anything.
+    text.chars().nth(ITEM_LETTERS_MIN)?;
     let mut seen = Seen::default();
     let mut running = String::new();
     let mut tail = String::new();
