@@ -267,6 +267,18 @@ pub enum Role {
     Golden,
 }
 
+impl Role {
+    /// The name used in logs; the same as in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Judge => "judge",
+            Role::Vote => "vote",
+            Role::Queue => "queue",
+            Role::Golden => "golden",
+        }
+    }
+}
+
 /// Whether the reply kept its structure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@
 use super::{CLIENT_TEXT_MAX, Recorded};
 use outlast_model::{
     Failure, TargetId, Wall,
-    record::{CallRecord, Outcome, SchemaStatus},
+    record::{CallRecord, GaveUp, Outcome, SchemaStatus},
 };
 use serde_json::Value;
 use std::{
@@ -195,12 +195,15 @@ fn call_json(out: &mut Vec<u8>, recorded: &Recorded) {
     line.maybe("fallback_target", fallback.map(TargetId::as_str));
     line.maybe("fallback_reason", reason);
     line.maybe("target", call.served_by.as_ref().map(TargetId::as_str));
-    line.plain("tool_mode", "\"full\"");
+    line.text("tool_mode", call.tool_mode.name());
     line.plain("schema_version", "null");
     line.text("schema_status", schema_status(call.schema_status));
     line.plain("source_ids", "[]");
     line.maybe("quality_gate", quality_gate(call.outcome));
     line.plain("degraded", call.degraded);
+    line.names("gave_up", call.gave_up.iter().map(GaveUp::name));
+    line.maybe("backstop", call.backstop.as_ref().map(|backstop| backstop.kind.as_str()));
+    line.maybe("role", call.parent.as_ref().map(|parent| parent.role.name()));
     line.plain("attempts", call.attempts.len());
     line.millis("latency_ms", call.latency_us);
     match call.first_output_us {
@@ -239,7 +242,11 @@ fn call_human(out: &mut Vec<u8>, recorded: &Recorded) {
         text += &format!(", {reason}: {primary}");
     }
     if call.degraded {
-        text += ", degraded";
+        let names: Vec<&str> = call.gave_up.iter().map(GaveUp::name).collect();
+        text += &format!(", degraded ({})", names.join(", "));
+    }
+    if let Some(backstop) = &call.backstop {
+        text += &format!(", {} backstop", backstop.kind);
     }
     human_line(out, ended, &format!("{text}  {}", call.request_id));
 }
@@ -297,6 +304,16 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// A list of words that need no escaping.
+    fn names<'w>(&mut self, name: &str, words: impl Iterator<Item = &'w str>) {
+        self.name(name);
+        self.0.push(b'[');
+        for (at, word) in words.enumerate() {
+            self.put(format_args!("{}\"{word}\"", if at > 0 { "," } else { "" }));
+        }
+        self.0.push(b']');
+    }
+
     fn raw(&mut self, name: &str, value: &Value) {
         self.name(name);
         let _ = serde_json::to_writer(&mut *self.0, value);
@@ -351,7 +368,7 @@ mod tests {
             "workflow_step":null,"route":"support","dialect":"openai-chat","stream":true,"outcome":"answered",
             "status":200,"primary_target":"openai/small","failure":"overloaded","fallback_target":"anthropic/large",
             "fallback_reason":"overloaded","target":"anthropic/large","tool_mode":"full","schema_version":null,"schema_status":"none",
-            "source_ids":[],"quality_gate":"passed","degraded":false,"attempts":2,"latency_ms":812.345,
+            "source_ids":[],"quality_gate":"passed","degraded":false,"gave_up":[],"backstop":null,"role":null,"attempts":2,"latency_ms":812.345,
             "ttft_ms":211.002,"input_tokens":120,"output_tokens":40,"cost_usd":0.001250000,"wasted_usd":0.000000000}"#;
         let expected: String = expected.lines().map(str::trim).collect();
         assert_eq!(line(rerouted("req_1"), false), expected + "\n");

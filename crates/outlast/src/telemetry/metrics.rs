@@ -9,6 +9,7 @@
 
 mod durable;
 mod exposition;
+mod promises;
 mod series;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! What is counted of calls and attempts, per route and per target.
 
-use super::exposition::Exposition;
+use super::{
+    exposition::Exposition,
+    promises::{self, RoutePromises, TargetPromises},
+};
 use outlast_model::{
     Failure, RouteId, TargetId,
     record::{AttemptRecord, CallRecord, Outcome, Role},
@@ -62,6 +65,7 @@ struct RouteSeries {
     wasted_nanos: u64,
     duration: [Histogram; OUTCOMES.len()],
     first_token: Histogram,
+    promises: RoutePromises,
 }
 
 /// The attempts on one target.
@@ -77,6 +81,7 @@ struct TargetSeries {
     input_tokens: Histogram,
     output_tokens: Histogram,
     cost_nanos: u64,
+    promises: TargetPromises,
 }
 
 /// All of them. Bounded by the config: routes x targets x outcomes.
@@ -124,6 +129,7 @@ impl Series {
         route.failovers += u64::from(call.failed_over());
         route.degraded += u64::from(call.degraded);
         route.wasted_nanos += call.wasted.as_nanos();
+        route.promises.observe(call);
         route.duration[outcome].observe(&SECONDS, call.latency_us as f64 / 1e6);
         if let (true, Some(micros)) = (call.stream, call.first_output_us) {
             route.first_token.observe(&SECONDS, micros as f64 / 1e6);
@@ -141,6 +147,9 @@ impl Series {
     pub(super) fn expose(&self, out: &mut Exposition) {
         self.expose_calls(out);
         self.expose_attempts(out);
+        let routes = self.routes.iter().map(|(route, series)| (route, &series.promises));
+        let targets = self.targets.iter().map(|(target, series)| (target, &series.promises));
+        promises::expose(out, routes, targets);
         self.expose_as_server(out);
         self.expose_as_client(out);
     }
@@ -250,6 +259,7 @@ impl TargetSeries {
     fn observe(&mut self, attempt: &AttemptRecord, stream: bool) {
         let secs = attempt.took_us as f64 / 1e6;
         self.attempts += 1;
+        self.promises.observe(attempt);
         self.wasted += u64::from(attempt.decision.is_waste());
         match &attempt.failure {
             None => self.duration_ok.observe(&SECONDS, secs),

@@ -9,8 +9,9 @@ use crate::{
 };
 use outlast_engine::{Fleet, TargetState, TargetView};
 use outlast_model::{
-    Mono, RouteId, TargetId,
-    policy::{Capabilities, Dialect, HealthPolicy, TargetSpec, Timeouts},
+    Gate, Mono, Problem, RouteId, TargetId,
+    policy::{BackstopName, Capabilities, Dialect, Fix, HealthPolicy, TargetSpec, Timeouts},
+    record::{Agreement, AttemptReason, BackstopUse, GaveUp, Outcome},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,6 +61,42 @@ fn the_exposition_is_valid_and_says_what_happened() {
     }
     for process in ["process_resident_memory_bytes{}", "process_cpu_seconds_total{}", "process_open_fds{}"] {
         assert_eq!(samples.contains_key(process), cfg!(target_os = "linux"), "{process}");
+    }
+}
+
+#[test]
+fn what_contracts_did_to_calls_is_counted_by_bounded_names() {
+    let telemetry = Telemetry::start_with(options(), Clock::seeded(1), Box::new(Log::default())).unwrap();
+    let targets = [TargetId::from("openai/small"), TargetId::from("anthropic/large")];
+    telemetry.metrics().install(&[RouteId::from("support")], &targets);
+    let mut repaired = rerouted("req_1");
+    repaired.attempts[0].problems = vec![Problem::at(Gate::Drift, "field"), Problem::at(Gate::Citation, "none")];
+    repaired.attempts[1].reason = AttemptReason::Repair;
+    repaired.attempts[1].fixes = vec![Fix::Fences];
+    repaired.agreement = Some(Agreement { votes_for: 2, votes: 3, dropped: 1 });
+    (repaired.degraded, repaired.gave_up) = (true, vec![GaveUp::Schema, GaveUp::Input]);
+    let mut queued = plain("req_2");
+    (queued.outcome, queued.served_by) = (Outcome::Deferred, None);
+    queued.backstop = Some(BackstopUse { name: "later".into(), kind: BackstopName::Queue });
+    (queued.degraded, queued.gave_up) = (true, vec![GaveUp::Immediacy]);
+    for call in [repaired, queued] {
+        telemetry.record(call, LogFields::default());
+    }
+    let samples = parse(&telemetry.expose(&[]));
+    for (series, value) in [
+        ("outlast_gave_up_total{route=support,what=schema}", 1.0),
+        ("outlast_gave_up_total{route=support,what=immediacy}", 1.0),
+        ("outlast_degraded_total{route=support}", 2.0),
+        ("outlast_backstops_total{kind=queue,route=support}", 1.0),
+        ("outlast_votes_total{result=for,route=support}", 2.0),
+        ("outlast_votes_total{result=against,route=support}", 1.0),
+        ("outlast_votes_total{result=dropped,route=support}", 1.0),
+        ("outlast_gate_failures_total{gate=drift,target=openai/small}", 1.0),
+        ("outlast_repairs_total{kind=fences,result=served,target=anthropic/large}", 1.0),
+        ("outlast_repairs_total{kind=model,result=served,target=anthropic/large}", 1.0),
+        ("outlast_calls_total{outcome=deferred,route=support,target=openai/small}", 1.0),
+    ] {
+        assert_eq!(samples.get(series), Some(&value), "{series}");
     }
 }
 
