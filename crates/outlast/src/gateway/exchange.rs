@@ -405,7 +405,12 @@ impl Exchange {
         self.instead.take()
     }
 
-    /// Takes the tool calls that were asked for and not made.
+    /// The tool calls that were asked for and not made.
+    pub(super) fn plan(&self) -> &[Intent] {
+        self.plan.as_deref().unwrap_or_default()
+    }
+
+    /// Takes them.
     pub(super) fn take_plan(&mut self) -> Option<Vec<Intent>> {
         self.plan.take()
     }

@@ -90,11 +90,16 @@ impl Story<'_> {
         if self.record.gave_up.is_empty() && self.plan.is_empty() && self.promise.is_none() {
             return String::new();
         }
-        gates.notice(&sentences).unwrap_or_else(|| {
-            let Sentences { saved, next, gave_up, actions, age: _, step: _ } = &sentences;
-            let told = [gave_up, actions, saved, next].into_iter().filter(|sentence| !sentence.is_empty());
-            told.map(String::as_str).collect::<Vec<_>>().join(" ")
-        })
+        let Sentences { saved, next, gave_up, actions, age: _, step: _ } = &sentences;
+        match gates.notice(&sentences) {
+            // Whatever the template leaves out: that something was not done is always said.
+            Some(notice) if notice.contains(actions.as_str()) => notice,
+            Some(notice) => format!("{} {actions}", notice.trim_end()),
+            None => {
+                let told = [gave_up, actions, saved, next].into_iter().filter(|sentence| !sentence.is_empty());
+                told.map(String::as_str).collect::<Vec<_>>().join(" ")
+            }
+        }
     }
 
     /// The `outlast` object, as JSON.

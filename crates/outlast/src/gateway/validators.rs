@@ -18,7 +18,7 @@ use outlast_model::{
     policy::{Confidence, ConfidenceFrom, Dialect, HttpValidator, Judge},
     record::Role,
 };
-use outlast_wire::{Inbound, compose::Said, judge};
+use outlast_wire::{Inbound, compose::Said, judge, plan::Intent};
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
@@ -91,26 +91,27 @@ fn judge_of(confidence: Option<&Confidence>) -> Option<(&Judge, f64)> {
     }
 }
 
-/// Asks validators, then the judge, which costs money: only about what passed everything else. `budget` is the most the
-/// judge may spend.
-pub(super) async fn judge(cx: &Cx, said: &Said, findings: Findings, budget: Option<Usd>) -> Findings {
-    let findings = validate(cx, said, findings).await;
+/// Asks validators, then the judge, which costs money: only about what passed everything else, and only about answers.
+/// Between tool calls, and beside a plan, there is none yet. `budget` is the most the judge may spend.
+pub(super) async fn judge(cx: &Cx, said: &Said, plan: &[Intent], findings: Findings, budget: Option<Usd>) -> Findings {
+    let findings = validate(cx, said, plan, findings).await;
     let passed = findings.problems.is_empty() || findings.keeps_degraded;
+    let answers = said.tool_calls.is_empty() && plan.is_empty();
     match judge_of(cx.route.route().contract.confidence.as_ref()) {
-        Some((judge, min)) if passed => ask_judge(cx, said, findings, judge, min, budget).await,
+        Some((judge, min)) if passed && answers => ask_judge(cx, said, findings, judge, min, budget).await,
         Some(_) | None => findings,
     }
 }
 
 /// Asks the validators, one after the other; the first that says no ends it.
-pub(super) async fn validate(cx: &Cx, said: &Said, findings: Findings) -> Findings {
+pub(super) async fn validate(cx: &Cx, said: &Said, plan: &[Intent], findings: Findings) -> Findings {
     let route = &cx.route;
     if route.validators.len() < route.route().contract.validators.len() {
         return unjudged(findings, "validator");
     }
     for validator in &route.validators {
         let name = &*validator.spec.name;
-        let body = question(cx, name, said);
+        let body = question(cx, name, said, plan);
         match clock::timeout(validator.spec.timeout, validator.ask(body)).await {
             Ok(Some(Verdict { ok: true, .. })) => {}
             Ok(Some(Verdict { ok: false, problems })) => {
@@ -123,11 +124,11 @@ pub(super) async fn validate(cx: &Cx, said: &Said, findings: Findings) -> Findin
 }
 
 /// What a validator is sent. The request is the client's own body.
-fn question(cx: &Cx, name: &str, said: &Said) -> Pieces {
+fn question(cx: &Cx, name: &str, said: &Said, plan: &[Intent]) -> Pieces {
     let calls: Vec<_> =
         said.tool_calls.iter().map(|call| json!({ "name": call.name, "arguments": call.arguments })).collect();
     let head = json!({ "request_id": cx.request_id, "route": cx.route.id(), "validator": name }).to_string();
-    let reply = json!({ "text": said.text, "tool_calls": calls });
+    let reply = json!({ "text": said.text, "tool_calls": calls, "plan": plan });
     let open = format!("{},\"request\":", head.trim_end_matches('}'));
     let close = format!(",\"reply\":{reply}}}");
     Pieces::of([Bytes::from(open), cx.inbound.body().clone(), Bytes::from(close)])

@@ -51,9 +51,10 @@ impl Driver {
         let Some(said) = exchange.said() else {
             return self.feed(Event::Checked { attempt, findings: validators::unjudged(findings, "reply") });
         };
+        let plan = exchange.plan().to_vec();
         let cx = self.cx();
         let future = Box::pin(async move {
-            Beside::Checked { attempt, findings: validators::judge(&cx, &said, findings, budget).await }
+            Beside::Checked { attempt, findings: validators::judge(&cx, &said, &plan, findings, budget).await }
         });
         self.beside = Some(Waiting { attempt: Some(attempt), future });
     }
@@ -80,7 +81,7 @@ impl Driver {
                     // asked: these are the operator's own words, and are marked as nobody's answer.
                     let kept = matches!(backstop.kind, BackstopKind::Cache { .. });
                     let findings = match checked.findings.problems.is_empty() && !kept {
-                        true => validators::validate(&cx, &said, checked.findings).await,
+                        true => validators::validate(&cx, &said, &[], checked.findings).await,
                         false => checked.findings,
                     };
                     (Backstopped::Said { findings, gave_up }, Some(Prepared::Said(said, Vec::new())))
