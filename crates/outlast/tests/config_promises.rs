@@ -323,6 +323,24 @@ fn what_only_goes_wrong_together_is_told_with_its_place() {
     assert!(told.contains("head -c 32 /dev/urandom | base64"), "the remedy names how a key is made: {told}");
 }
 
+/// The page names them.
+#[test]
+fn the_filters_and_tests_that_the_page_names_are_there() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md")).unwrap();
+    let list = page.split("nothing beyond their values: ").nth(1).unwrap().split(" and their kin").next().unwrap();
+    let names: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let said = ["x | NAME", "x is NAME", "x is NAME('y')", "x NAME ['y']", "x | NAME('y')", "x | NAME('y', 'z')"].map(|form| {
+            let expression = form.replace("NAME", name).replace('x', "text");
+            errors(&format!(
+                "[routes.chat]\ntargets = [\"openai/gpt-5.2\"]\ncontract = \"c\"\n[contracts.c]\nexpressions = {{ e = \"{expression}\" }}\n[store]\n"
+            ))
+        });
+        assert!(said.iter().any(|said| !said.contains("contracts.c")), "{name}: {said:?}");
+    }
+}
+
 #[test]
 fn targets_that_a_contract_or_a_cap_leaves_out_are_named() {
     let config = good(

@@ -1,6 +1,7 @@
 //! Whatever is in the file: what loads is whole, what does not is told with a place, and nothing panics.
 
 use outlast::config::Config;
+use outlast_model::policy::{BackstopKind, StreamContract};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
@@ -37,15 +38,16 @@ fn maybe(name: &'static str, good: &[&'static str], bad: &[&'static str]) -> imp
 prop_compose! {
     fn route()(
         name in mostly(vec!["chat", "fast", "gpt-5.2"], vec!["openai/gpt-5.2", "a b"]),
-        targets in prop::collection::btree_set(target(), 1..5),
+        targets in prop::collection::btree_set(target(), 1..6),
         twice in prop::bool::weighted(0.04),
         tier in maybe("tier", &["\"basic\"", "\"critical\"", "\"mine\""], &["\"lost\""]),
-        contract in maybe("contract", &["\"careful\""], &["\"lost\""]),
+        contract in maybe("contract", &["\"careful\"", "\"rag\"", "\"chat\""], &["\"lost\""]),
+        backstops in maybe("backstops", &["[\"cache\", \"fail\"]", "[\"sorry\"]"], &["[\"fail\", \"cache\"]", "[\"queue\"]"]),
         ranking in maybe("ranking", &["\"order\"", "\"weight\"", "\"cost\""], &["\"speed\""]),
     ) -> (String, String) {
         let repeated = targets.iter().take(usize::from(twice));
         let targets: Vec<String> = targets.iter().chain(repeated).map(|target| format!("{target:?}")).collect();
-        (name.to_owned(), format!("[routes.{name:?}]\ntargets = [{}]\n{tier}{contract}{ranking}", targets.join(", ")))
+        (name.to_owned(), format!("[routes.{name:?}]\ntargets = [{}]\n{tier}{contract}{backstops}{ranking}", targets.join(", ")))
     }
 }
 
@@ -58,7 +60,7 @@ prop_compose! {
         ],
         key in mostly(vec!["SET_A", "SET_B"], vec!["MISSING"]),
         overlays in prop::collection::btree_set(target(), 0..6),
-        routes in prop::collection::vec(route(), 0..4),
+        routes in prop::collection::vec(route(), 1..5),
         odd in prop::bool::weighted(0.04),
     ) -> String {
         let mut text = format!("[server]\n{direct}");
@@ -77,10 +79,13 @@ prop_compose! {
             text.push_str(route);
         }
         if text.contains("\"mine\"") != odd {
-            text.push_str("[tiers.mine]\nattempts = 2\n");
+            text.push_str("[tiers.mine]\nattempts = 2\nvotes = {}\n");
         }
         if text.contains("\"careful\"") != odd {
             text.push_str("[contracts.careful]\nstream = \"buffer\"\n");
+        }
+        if text.contains("\"sorry\"") {
+            text.push_str("[backstops.sorry]\nkind = \"static\"\nreply = \"Later, {{ request.user }}.\"\n");
         }
         text
     }
@@ -103,6 +108,11 @@ fn whole(config: &Config) {
         let providers: BTreeSet<&str> = route.targets.iter().map(|entry| entry.target.provider()).collect();
         assert!(providers.len() >= usize::from(route.tier.distinct_providers));
         assert!(route.targets.iter().all(|entry| config.target(entry.target.as_str()).is_some()), "{id} dangles");
+        assert_eq!(config.gates(id).contract(), &route.contract, "{id} is judged by its own contract");
+        let judged = route.contract.judges_whole_replies() || route.tier.votes.is_some();
+        assert!(!judged || route.contract.stream == StreamContract::Buffer, "{id} shows what is still to be judged");
+        let ends = route.backstops.iter().position(|end| matches!(end.kind, BackstopKind::Fail { .. }));
+        assert!(ends.is_none_or(|at| at + 1 == route.backstops.len()), "{id} goes on after its end");
         let hidden = config.target(id.as_str()).is_some();
         assert!(!hidden, "{id} hides a target");
     }
@@ -131,12 +141,16 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_to_a_file_makes_the_reader_panic(at in 0usize..2000, bytes in prop::collection::vec(any::<char>(), 0..6), cut in 0usize..40) {
-        let text = include_str!("../../../examples/two-vendors.toml");
-        let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        let (start, end) = (boundary(at), boundary(at + cut));
-        let damaged = format!("{}{}{}", &text[..start], bytes.into_iter().collect::<String>(), &text[end..]);
-        let _ = Config::from_text(&damaged, "outlast.toml", Path::new(""), &env);
+    fn no_damage_to_a_file_makes_the_reader_panic(at in 0usize..3000, bytes in prop::collection::vec(any::<char>(), 0..6), cut in 0usize..40) {
+        for text in [
+            include_str!("../../../examples/two-vendors.toml"),
+            include_str!("../../../examples/support-contract.toml"),
+        ] {
+            let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            let (start, end) = (boundary(at), boundary(at + cut));
+            let damaged = format!("{}{}{}", &text[..start], bytes.iter().collect::<String>(), &text[end..]);
+            let _ = Config::from_text(&damaged, "outlast.toml", Path::new("../../examples"), &env);
+        }
     }
 }
 

@@ -107,7 +107,8 @@ pub fn summary(config: &Config) -> String {
     let _ = writeln!(text, "listens on {}; {callers}; {admin}", config.server.listen);
     let _ = writeln!(text, "{}", durability(config));
     if !config.golden.is_empty() {
-        let _ = writeln!(text, "asks {} of every target of their routes", count(config.golden.len(), "golden task"));
+        let names: Vec<&str> = config.golden.iter().map(|task| &*task.name).collect();
+        let _ = writeln!(text, "golden tasks: {}", names.join(", "));
     }
     text
 }

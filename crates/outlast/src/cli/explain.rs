@@ -15,7 +15,10 @@ use comfy_table::{Table, presets};
 use outlast_model::{
     Failure, Price,
     failure::{Blame, SameTarget, Then},
-    policy::{Ability, BackstopKind, Dialect, Ranking, RefusalPolicy, Route, SafetyPolicy, StreamContract, TargetSpec},
+    policy::{
+        Ability, AfterRepair, BackstopKind, Dialect, Ranking, RefusalPolicy, Route, SafetyPolicy, StreamContract,
+        TargetSpec,
+    },
 };
 use outlast_wire::crossing::{Fate, TABLE};
 use price::TierPrice;
@@ -211,7 +214,7 @@ impl<'c> Explanation<'c> {
         let mut lines: Vec<String> =
             ends.map(|(at, backstop)| format!("  {}. {}: {}", at + 1, backstop.name, promise::end(backstop))).collect();
         if !self.route.backstops.iter().any(|backstop| matches!(backstop.kind, BackstopKind::Fail { .. })) {
-            lines.push("  a typed error".to_owned());
+            lines.push(if lines.is_empty() { "  a typed error" } else { "  then a typed error" }.to_owned());
         }
         lines.join("\n")
     }
@@ -419,6 +422,7 @@ impl<'c> Explanation<'c> {
             Then::Backstop => end,
             Then::Settle => "the upstream call is cancelled and the bill settled".to_owned(),
         };
+        let then = self.mended(failure, then);
         let same = match remedy.same_target {
             _ if self.route.tier.attempts == 1 => "",
             SameTarget::Never => "",
@@ -437,6 +441,30 @@ impl<'c> Explanation<'c> {
         };
         let alert = if remedy.alert { "; an alert" } else { "" };
         format!("{same}{then}{blame}{alert}")
+    }
+
+    /// What the contract does with a reply that breaks it, before and instead of the next target.
+    fn mended(&self, failure: Failure, then: String) -> String {
+        let contract = &self.route.contract;
+        let breaks = failure == Failure::SchemaError || failure == Failure::Quality;
+        if failure == Failure::ContextExceeded && contract.shorten.is_some() {
+            return format!("{then}, else once more without the oldest turns");
+        }
+        if !breaks {
+            return then;
+        }
+        let then = match contract.repair.then {
+            AfterRepair::Reroute => then,
+            AfterRepair::Review => self.review(),
+            AfterRepair::Stop => "a typed error".to_owned(),
+        };
+        let fixed = failure == Failure::SchemaError && !contract.repair.fixes.is_empty();
+        match (fixed, contract.repair.model) {
+            (true, true) => format!("its form is mended, or the model mends it once, else {then}"),
+            (true, false) => format!("its form is mended, else {then}"),
+            (false, true) => format!("the model mends it once, else {then}"),
+            (false, false) => then,
+        }
     }
 
     fn find_warnings(&self) -> Vec<String> {
