@@ -347,9 +347,8 @@ fn a_ranking_never_puts_a_lesser_tool_mode_before_the_full_one() {
 
 #[test]
 fn after_a_tool_mismatch_come_able_targets_and_then_the_same_one_in_a_lesser_mode() {
-    let failing = |q: &Question| match q.brief.tool_mode {
-        ToolMode::Full => fail(Failure::ToolMismatch),
-        _ => ok(),
+    let failing = |q: &Question| {
+        if q.brief.tool_mode == ToolMode::Full { fail(Failure::ToolMismatch) } else { ok() }
     };
     let no_policy = Contract::plain("plain", StreamContract::Fail);
     let targets = [target("a/m"), able("b/m", Ability::Unknown), able("c/m", Ability::Yes)];

@@ -240,6 +240,7 @@ fn fill(world: &mut World, seed: u64, calls: u64) {
             provider_effects: rng.u8(..8) == 0,
             input_tokens: rng.u32(1..longest),
             max_output_tokens: rng.bool().then(|| rng.u32(1..200)),
+            more_choices: if rng.u8(..6) == 0 { rng.u32(1..4) } else { 0 },
             budget: (rng.u8(..6) == 0).then(|| outlast_model::Usd::from_nanos(rng.u64(10_000..50_000_000))),
             ..Needs::default()
         };
@@ -354,17 +355,29 @@ fn the_random_worlds_reach_every_corner_of_a_contract() {
             let settled = call.settled.expect("every call settles");
             let left_out = settled.left_out.iter().map(|left| left.why.name());
             let gave_up = settled.gave_up.iter().map(GaveUp::name);
-            let decided = settled.attempts.iter().map(|attempt| match attempt.decision {
-                Decision::Repair => "repair",
-                Decision::Keep => "keep",
-                Decision::Outrun => "outrun",
-                _ => "other",
+            let decided = settled.attempts.iter().filter_map(|attempt| match attempt.decision {
+                Decision::Repair => Some("repair"),
+                Decision::Keep => Some("keep"),
+                Decision::Outrun => Some("outrun"),
+                Decision::Deliver
+                | Decision::Reroute
+                | Decision::RetrySame
+                | Decision::Wait
+                | Decision::ReturnReason
+                | Decision::GiveUp
+                | Decision::Interrupt
+                | Decision::Cancel => None,
             });
-            let reasons = settled.attempts.iter().map(|attempt| match attempt.reason {
-                AttemptReason::Repair => "mend",
-                AttemptReason::Shorten => "shorten",
-                AttemptReason::Hedge => "hedge",
-                _ => "other",
+            let reasons = settled.attempts.iter().filter_map(|attempt| match attempt.reason {
+                AttemptReason::Repair => Some("mend"),
+                AttemptReason::Shorten => Some("shorten"),
+                AttemptReason::Hedge => Some("hedge"),
+                AttemptReason::First
+                | AttemptReason::Reroute
+                | AttemptReason::SameTarget
+                | AttemptReason::HalfOpenTrial
+                | AttemptReason::Trickle
+                | AttemptReason::AfterWait => None,
             });
             let spikes = settled.attempts.iter().filter_map(|attempt| attempt.failure.as_ref());
             let spikes = spikes.map(|report| report.failure.class());

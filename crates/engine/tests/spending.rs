@@ -65,7 +65,7 @@ fn under_a_cap_the_output_is_limited_to_what_the_money_buys() {
 
 #[test]
 fn every_choice_is_paid_so_all_of_them_have_to_fit() {
-    for (choices, limit) in [(1, None), (2, Some(990))] {
+    for (choices, limit) in [(1, None), (2, Some(495)), (3, Some(330))] {
         let needs = Needs { max_output_tokens: Some(600), more_choices: choices - 1, ..stream() };
         let world = ask(capped(CENT, route(&["a/m"])), &[priced("a/m", 10.0)], needs, |_| ok());
         assert_eq!(world.calls[0].briefs[0].max_output_tokens, limit, "{choices}");

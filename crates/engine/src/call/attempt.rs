@@ -220,7 +220,7 @@ impl Call {
             shorten_to: candidate.shorten_to,
             mend,
         };
-        (brief, quote.map(|quote| quote.output))
+        (brief, quote.map(|quote| quote.paid_for))
     }
 
     pub(super) fn headers(&mut self, fleet: &mut Fleet, now: Mono) {

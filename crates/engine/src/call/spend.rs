@@ -33,8 +33,10 @@ pub(super) struct Spend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quote {
     reserve: Usd,
-    /// The output tokens that are paid for.
+    /// The output tokens that are paid for, of each choice.
     pub(super) output: u32,
+    /// The same, of all choices together.
+    pub(super) paid_for: u32,
     /// The target is to be told this limit, because nobody names one that is as low.
     pub(super) clamp: Option<u32>,
 }
@@ -54,21 +56,33 @@ impl Spend {
         self.cap.map(|cap| Usd::from_nanos(cap.as_nanos().saturating_sub(taken.as_nanos())))
     }
 
-    /// What an attempt may take that sends `input` tokens and may write `wanted`. `Ok(None)`: there is no cap.
-    fn quote(&self, price: Option<Price>, input: u32, wanted: Option<u32>) -> Result<Option<Quote>, WhyLeftOut> {
+    /// What an attempt may take that sends `input` tokens and may write `wanted` for each of so many choices.
+    /// `Ok(None)`: there is no cap.
+    fn quote(
+        &self,
+        price: Option<Price>,
+        input: u32,
+        wanted: Option<u32>,
+        choices: u32,
+    ) -> Result<Option<Quote>, WhyLeftOut> {
         let Some(left) = self.left() else { return Ok(None) };
         let price = price.ok_or(WhyLeftOut::PriceUnknown)?;
-        let cost = |output_tokens| price.cost(&Usage { input_tokens: input, output_tokens, ..Usage::default() });
+        let cost = |each: u32| {
+            let output_tokens = each.saturating_mul(choices);
+            price.cost(&Usage { input_tokens: input, output_tokens, ..Usage::default() })
+        };
         let limit = wanted.unwrap_or(UNNAMED_OUTPUT);
         let needed = cost(limit.min(LEAST_OUTPUT));
         if needed > left {
             return Err(WhyLeftOut::OverBudget { needed, left });
         }
         let picos = left.as_nanos().saturating_mul(1000).saturating_sub(u64::from(input).saturating_mul(price.input));
-        let affordable = picos.checked_div(price.output).map_or(u32::MAX, |it| u32::try_from(it).unwrap_or(u32::MAX));
+        let affordable = picos
+            .checked_div(price.output.saturating_mul(u64::from(choices)))
+            .map_or(u32::MAX, |it| u32::try_from(it).unwrap_or(u32::MAX));
         let output = limit.min(affordable);
         let clamp = (wanted != Some(output)).then_some(output);
-        Ok(Some(Quote { reserve: cost(output), output, clamp }))
+        Ok(Some(Quote { reserve: cost(output), output, paid_for: output.saturating_mul(choices), clamp }))
     }
 
     /// The next attempt starts.
@@ -115,9 +129,9 @@ impl Call {
             (Some(wanted), Some(limit)) => Some(wanted.min(limit)),
             (one, other) => one.or(other),
         };
-        let wanted = wanted.map(|tokens| tokens.saturating_mul(self.needs.more_choices.saturating_add(1)));
+        let choices = self.needs.more_choices.saturating_add(1);
         let extra = mending.map_or(0, |tokens| tokens.saturating_add(MEND_TOKENS));
-        self.spend.quote(spec.price, self.input_on(at, fleet).saturating_add(extra), wanted)
+        self.spend.quote(spec.price, self.input_on(at, fleet).saturating_add(extra), wanted, choices)
     }
 
     /// An attempt has written more than it was reserved for: until its bill comes it counts with that.
@@ -160,7 +174,7 @@ mod tests {
     #[test]
     fn without_a_cap_nothing_is_asked_and_nothing_kept() {
         let mut spend = Spend::new(None, None);
-        assert_eq!(spend.quote(None, 1_000, Some(5)), Ok(None));
+        assert_eq!(spend.quote(None, 1_000, Some(5), 1), Ok(None));
         spend.reserve(None);
         assert!(spend.ledger.is_empty());
         assert_eq!(spend.left(), None);
@@ -178,22 +192,32 @@ mod tests {
     fn output_is_clamped_to_the_money_and_below_a_least_useful_answer_refused() {
         // 100 tokens in cost 100,000; what is left pays for 500 tokens out.
         let spend = capped(5_100_000);
-        let quote = spend.quote(PRICE, 100, Some(2_000)).unwrap().unwrap();
+        let quote = spend.quote(PRICE, 100, Some(2_000), 1).unwrap().unwrap();
         assert_eq!((quote.output, quote.clamp, quote.reserve), (500, Some(500), Usd::from_nanos(5_100_000)));
-        let quote = spend.quote(PRICE, 100, Some(300)).unwrap().unwrap();
+        let quote = spend.quote(PRICE, 100, Some(300), 1).unwrap().unwrap();
         assert_eq!((quote.output, quote.clamp), (300, None), "the client's own limit is low enough");
-        let quote = spend.quote(PRICE, 100, None).unwrap().unwrap();
+        let quote = spend.quote(PRICE, 100, None, 1).unwrap().unwrap();
         assert_eq!(quote.clamp, Some(500), "nobody named a limit");
         let (needed, left) = (Usd::from_nanos(740_000), Usd::from_nanos(700_000));
-        assert_eq!(capped(700_000).quote(PRICE, 100, None), Err(WhyLeftOut::OverBudget { needed, left }));
-        assert!(capped(700_000).quote(PRICE, 100, Some(5)).is_ok(), "five tokens are what the client wants");
-        assert_eq!(spend.quote(None, 100, None), Err(WhyLeftOut::PriceUnknown));
+        assert_eq!(capped(700_000).quote(PRICE, 100, None, 1), Err(WhyLeftOut::OverBudget { needed, left }));
+        assert!(capped(700_000).quote(PRICE, 100, Some(5), 1).is_ok(), "five tokens are what the client wants");
+        assert_eq!(spend.quote(None, 100, None, 1), Err(WhyLeftOut::PriceUnknown));
+    }
+
+    #[test]
+    fn every_choice_is_paid_for() {
+        let spend = capped(5_100_000);
+        let quote = spend.quote(PRICE, 100, Some(200), 2).unwrap().unwrap();
+        assert_eq!((quote.output, quote.clamp, quote.reserve), (200, None, Usd::from_nanos(4_100_000)));
+        let quote = spend.quote(PRICE, 100, Some(200), 5).unwrap().unwrap();
+        assert_eq!((quote.output, quote.paid_for, quote.clamp), (100, 500, Some(100)));
+        assert!(spend.quote(PRICE, 100, None, 8).is_err(), "eight least answers do not fit");
     }
 
     #[test]
     fn a_reservation_holds_until_its_bill_comes() {
         let mut spend = capped(5_100_000);
-        spend.reserve(spend.quote(PRICE, 100, Some(400)).unwrap());
+        spend.reserve(spend.quote(PRICE, 100, Some(400), 1).unwrap());
         assert_eq!(spend.left(), Some(Usd::from_nanos(1_000_000)));
         spend.bill(0, Usd::from_nanos(300_000));
         spend.judging(Source::Attempt(0), Usd::from_nanos(800_000));
@@ -205,7 +229,7 @@ mod tests {
     #[test]
     fn free_output_is_not_clamped() {
         let free = Some(Price::default());
-        assert_eq!(capped(0).quote(free, 100, Some(2_000)).unwrap().unwrap().clamp, None);
+        assert_eq!(capped(0).quote(free, 100, Some(2_000), 1).unwrap().unwrap().clamp, None);
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl Seen {
         };
         let price = spec.price.expect("with a cap, nobody of unknown price is asked");
         let limits = [brief.max_output_tokens, self.needs.max_output_tokens, spec.max_output];
-        let output_tokens = limits.into_iter().flatten().min().expect("with a cap there is a limit");
+        let each = limits.into_iter().flatten().min().expect("with a cap there is a limit");
+        let output_tokens = each * (self.needs.more_choices + 1);
         let extra = brief.mend.as_ref().map_or(0, |_| 512);
         let input_tokens = brief.shorten_to.unwrap_or(self.needs.input_tokens) + extra;
         let reserve = price.cost(&Usage { input_tokens, output_tokens, ..Usage::default() });
