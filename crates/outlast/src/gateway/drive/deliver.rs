@@ -59,7 +59,8 @@ impl Driver {
         let (given, plan) = self.given(source);
         let Some(record) = self.record.as_deref() else { return };
         let story = Story { record, plan: &plan, promise: None, failure: None };
-        let notes = self.noted(record.degraded).then(|| story.object(&self.route.gates));
+        // A plan is the answer itself, where planning is all that was ever promised too.
+        let notes = self.noted(record.degraded || !plan.is_empty()).then(|| story.object(&self.route.gates));
         match given {
             Given::Own(attempt) if self.inbound.stream() => self.end_stream(attempt, notes, outlet).await,
             Given::Own(attempt) => {
@@ -349,9 +350,9 @@ impl Driver {
         self.live.config.server.body_notes && self.route.route().contract.body_notes
     }
 
-    /// Whether this one carries the `outlast` object: it is degraded, or the client asked.
-    fn noted(&self, degraded: bool) -> bool {
-        (self.facts.trace_full || degraded) && self.may_note()
+    /// Whether this one carries the `outlast` object: it has something to say, or the client asked.
+    fn noted(&self, tells: bool) -> bool {
+        (self.facts.trace_full || tells) && self.may_note()
     }
 
     /// How a call ended that no client waited for; `None` while it goes on.
