@@ -121,6 +121,29 @@ impl StoreError {
         }
     }
 
+    /// True if the command itself is at fault (too large, an id that is taken, over a declared limit, not offered) and
+    /// the store is well.
+    pub const fn of_command(&self) -> bool {
+        match self {
+            StoreError::LimitReached { .. }
+            | StoreError::TooLarge { .. }
+            | StoreError::Taken { .. }
+            | StoreError::Unsupported { .. } => true,
+            StoreError::Full { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::TooNew { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::KeyMissing { .. }
+            | StoreError::NotSealed { .. }
+            | StoreError::Busy { .. }
+            | StoreError::Overloaded { .. }
+            | StoreError::Unavailable { .. }
+            | StoreError::Unknown { .. }
+            | StoreError::Closed => false,
+        }
+    }
+
     /// A name for metrics and tests.
     pub const fn name(&self) -> &'static str {
         match self {

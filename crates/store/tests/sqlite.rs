@@ -370,6 +370,12 @@ fn one_command_that_fails_takes_nothing_of_the_others_back() {
     assert_eq!(block_on(store.health()).unwrap().queue_waiting, 21);
 }
 
+/// Earlier ones may corrupt a file when its log is begun anew while another process reads.
+#[test]
+fn the_sqlite_that_is_built_in_is_new_enough() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}
+
 #[test]
 fn health_tells_what_there_is() {
     let home = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ impl Shared {
         let answer = clock::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late()));
         if let Err(error) = &answer {
             self.telemetry.metrics().store.trouble(error.name());
-            if !error.passes() {
+            if !error.passes() && !error.of_command() {
                 let message = format!("The store refuses: {error}");
                 self.alerts.raise(Alert { kind: AlertKind::StoreTrouble, subject: "store".into(), message });
             }

@@ -51,7 +51,8 @@ pub struct RenewCall {
     pub lease: Duration,
 }
 
-/// End a call. The same end again is [`crate::Fenced::Held`]; another one after it is [`crate::Fenced::Lost`].
+/// End a call. The same kind of end again is [`crate::Fenced::Held`] and changes nothing: the first payload stands.
+/// Another kind after it is [`crate::Fenced::Lost`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndCall {
     /// As it began.

@@ -89,7 +89,7 @@ pub struct RenewQueued {
     pub lease: Duration,
 }
 
-/// A request was answered. The same again is [`crate::Fenced::Held`].
+/// A request was answered. The same again is [`crate::Fenced::Held`] and changes nothing: the first reply stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompleteQueued {
     /// The request.
@@ -100,7 +100,7 @@ pub struct CompleteQueued {
     pub reply: Payload,
 }
 
-/// A request failed for good. The same again is [`crate::Fenced::Held`].
+/// A request failed for good. The same again is [`crate::Fenced::Held`] and changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailQueued {
     /// The request.

@@ -41,6 +41,7 @@ CREATE TABLE calls (
 ) STRICT;
 CREATE INDEX calls_by_expiry ON calls (expires_at, tenant, key);
 
+-- worker is read by people only: who claimed it last.
 -- state: 0 waiting, 1 running, 2 done, 3 failed, 4 expired. lease_until is 0 unless it runs, not_before unless it waits.
 CREATE TABLE queue (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
