@@ -256,6 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn definitions_that_name_each_other_twice_compile_in_no_time() {
+        let twice = |n: usize| {
+            format!(r##""d{n}":{{"anyOf":[{{"$ref":"#/$defs/d{m}"}},{{"$ref":"#/$defs/d{m}"}}]}},"##, m = n + 1)
+        };
+        let defs: String = (0..64).map(twice).collect();
+        let schema = format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{defs}"d64":{{"type":"string"}}}}}}"##);
+        assert_eq!(validate(&schema, &json!(1)), Verdict::Unverified);
+    }
+
+    #[test]
     fn references_inside_the_schema_are_followed() {
         let schema = r##"{"$defs":{"node":{"type":"object","properties":{"next":{"$ref":"#/$defs/node"}},"required":["v"]}},"$ref":"#/$defs/node"}"##;
         assert_eq!(validate(schema, &json!({"v": 1, "next": {"v": 2}})), Verdict::Valid);
