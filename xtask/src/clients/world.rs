@@ -45,6 +45,29 @@ const FAULTS: &[(&str, &str)] = &[
     ("schema-drift", "schema-drift"),
 ];
 
+/// What the routes under contract are held to.
+const CONTRACTS: &str = r#"
+[store]
+file = "outlast.db"
+plaintext_payloads = true
+
+[contracts.triage]
+repair = { fixes = ["fences"] }
+schema = { type = "object", required = ["summary", "risk", "next_action"], additionalProperties = false, properties = { summary = { type = "string" }, risk = { enum = ["low", "high"] }, next_action = { type = "string" } } }
+
+[contracts.acting]
+tools = { primary = "full", fallback = "plan-only" }
+
+[backstops.apology]
+kind = "static"
+reply = "We are looking into it. Your order is safe."
+
+[backstops.smaller]
+kind = "confirm"
+question = "May a smaller model answer?"
+route = "to-openai"
+"#;
+
 /// Two fake vendors and the gateway, running.
 pub(super) struct World {
     vendors: Vec<SocketAddr>,
@@ -134,8 +157,18 @@ timeouts = {{ connect = "1s", header = "2s", first_token = "2s", idle = "2s", to
                 let route = format!("{route}-then-good");
                 add_route(&mut text, &route, &[&format!("{account}{}/{route}~{plan}", vendor.name), &good]);
             }
+            add_contract_routes(&mut text, client.name, vendor.name, &good);
             let route = format!("{}-{}-dead-then-good", client.name, vendor.name);
             add_route(&mut text, &route, &[&format!("dead-{}/{route}", vendor.name), &good]);
+        }
+    }
+    text += CONTRACTS;
+    for client in &VENDORS {
+        let client = client.name;
+        for (end, backstop) in [("static", "apology"), ("confirm", "smaller"), ("queue", "queue")] {
+            let route = format!("{client}-{end}");
+            let more = format!("backstops = [\"{backstop}\"]\n");
+            add_route_with(&mut text, &route, &[&format!("openai/{route}~503")], &more, true);
         }
     }
     text
@@ -144,11 +177,27 @@ timeouts = {{ connect = "1s", header = "2s", first_token = "2s", idle = "2s", to
 /// Adds a route and says that its first target can do everything: what is not known to be able
 /// comes after what is, and the fault would never show.
 fn add_route(text: &mut String, route: &str, targets: &[&str]) {
+    add_route_with(text, route, targets, "", true);
+}
+
+/// The same with more settings of the route, and a first target that can call tools or cannot.
+fn add_route_with(text: &mut String, route: &str, targets: &[&str], more: &str, tools: bool) {
     let quoted: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
     let _ = write!(
         text,
-        "\n[routes.\"{route}\"]\ntargets = [{}]\n\n[targets.\"{}\"]\ncapabilities = {{ tools = true, images = true, json_schema = true }}\n",
+        "\n[routes.\"{route}\"]\ntargets = [{}]\n{more}\n[targets.\"{}\"]\ncapabilities = {{ tools = {tools}, images = true, json_schema = true }}\n",
         quoted.join(", "),
         targets[0]
     );
+}
+
+/// Routes that are held to a contract, with a healthy target of the other vendor behind.
+fn add_contract_routes(text: &mut String, client: &str, vendor: &str, good: &str) {
+    for (name, plan) in [("drift", "schema-drift"), ("fenced", "json-slip:fences"), ("filtered", "content-filter")] {
+        let route = format!("{client}-{vendor}-{name}-under-contract");
+        let target = format!("{vendor}/{route}~{plan}");
+        add_route_with(text, &route, &[&target, good], "contract = \"triage\"\n", true);
+    }
+    let route = format!("{client}-{vendor}-plan");
+    add_route_with(text, &route, &[&format!("{vendor}/{route}")], "contract = \"acting\"\n", false);
 }
