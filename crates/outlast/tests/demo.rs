@@ -25,6 +25,11 @@ fn the_demo_loses_no_request_and_says_so() {
         assert!(row.requests > 20, "{transcript}");
         assert_eq!((row.lost, row.answered + row.cut), (0, row.requests), "{}\n{transcript}", row.name);
     }
+    let lesser: Vec<&str> = transcript.lines().skip_while(|line| !line.starts_with("When there is less")).collect();
+    for scene in ["other fields", "slip of form", "false citation", "no tools", "all down"] {
+        assert!(lesser.iter().any(|line| line.trim_start().starts_with(scene)), "{scene}\n{transcript}");
+    }
+    assert!(!transcript.contains("NOT as promised"), "{transcript}");
     let total = rows.last().unwrap();
     assert_eq!(total.requests, rows[..rows.len() - 1].iter().map(|row| row.requests).sum::<u64>());
     for outage in ["503", "hang"] {

@@ -2,8 +2,9 @@
 //!
 //! Read in this order: [`script`] (what is broken when), [`world`] (three fakes and a gateway in this process),
 //! [`traffic`] (the clients, and how they judge what they get), [`tally`] (the numbers), [`screen`] (the live view),
-//! [`summary`] (the table at the end). This file plays the script.
+//! [`summary`] (the table at the end), [`lesser`] (what a client gets when there is less). This file plays the script.
 
+mod lesser;
 mod screen;
 mod script;
 mod summary;
@@ -34,9 +35,9 @@ pub struct Options {
 /// How a demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Every request was answered, or its client told in the stream that it was cut.
+    /// Every request was answered, or its client told in the stream that it was cut; and what was less was marked.
     Kept,
-    /// At least one request was lost.
+    /// At least one request was lost, or was not what it was promised to be.
     Lost,
     /// It was interrupted before its end.
     Interrupted,
@@ -172,11 +173,15 @@ impl Play {
         self.screen.close();
         print!("{}", summary::table(&self.script, &self.tally));
         print!("{}", summary::lost(&self.tally));
-        let lost = self.tally.total().lost > 0;
-        self.world.stop().await;
+        let mut lost = self.tally.total().lost > 0;
         if interrupted {
+            self.world.stop().await;
             return Ok(Ended::Interrupted);
         }
+        let scenes = lesser::play(&self.world, self.clock.clone()).await;
+        lost |= scenes.iter().any(|scene| scene.seen.is_err());
+        print!("{}", summary::lesser(&scenes));
+        self.world.stop().await;
         print!("{}", summary::NEXT);
         Ok(if lost { Ended::Lost } else { Ended::Kept })
     }

@@ -1,6 +1,7 @@
 //! What is printed at the end.
 
 use super::{
+    lesser::Scene,
     script::Script,
     tally::{Counts, PhaseTally, Tally},
     world::{PRIMARY, ROUTE, World},
@@ -65,6 +66,29 @@ pub(super) fn lost(tally: &Tally) -> String {
     let mut out = format!("\n{} of {} requests were LOST. The first:\n", total.lost, total.requests());
     for loss in tally.losses() {
         let _ = writeln!(out, "  {loss}");
+    }
+    out
+}
+
+/// A line a scene, wrapped.
+pub(super) fn lesser(scenes: &[Scene]) -> String {
+    const INDENT: usize = 18;
+    let mut out = String::from("\nWhen there is less than everything:\n");
+    for scene in scenes {
+        let seen = match &scene.seen {
+            Ok(seen) => seen.clone(),
+            Err(why) => format!("NOT as promised: {why}"),
+        };
+        let mut line = format!("  {:<width$}", scene.name, width = INDENT - 2);
+        for word in seen.split(' ') {
+            if line.chars().count() + word.chars().count() >= 79 {
+                let _ = writeln!(out, "{}", line.trim_end());
+                line = " ".repeat(INDENT);
+            }
+            line += word;
+            line.push(' ');
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
     }
     out
 }

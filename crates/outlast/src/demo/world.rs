@@ -1,5 +1,6 @@
 //! Two vendors, one local model, and the gateway before them; all in this process, on the loopback.
 
+use super::lesser;
 use crate::{
     config::Config,
     fake::{Fake, FakeConfig},
@@ -91,9 +92,29 @@ impl World {
         self.vendor_a.heal()
     }
 
+    /// Makes both vendors do this.
+    ///
+    /// # Errors
+    /// The fault is not one.
+    pub(super) fn break_both(&self, fault: &str) -> Result<(), String> {
+        let plan = || fault.parse().map_err(|error| format!("{fault}: {error}"));
+        self.vendor_a.set_fault("*", Some(plan()?))?;
+        self.vendor_b.set_fault("*", Some(plan()?))
+    }
+
+    /// Heals both vendors.
+    ///
+    /// # Errors
+    /// As [`Fake::heal`].
+    pub(super) fn heal_both(&self) -> Result<(), String> {
+        self.vendor_a.heal()?;
+        self.vendor_b.heal()
+    }
+
     /// What the engine thinks of each target, in the route's order.
     pub(super) fn targets(&self) -> Vec<TargetView> {
         let mut targets = self.gateway.targets();
+        targets.retain(|target| TARGETS.contains(&target.id.as_str()));
         targets.sort_by_key(|target| TARGETS.iter().position(|id| *id == target.id.as_str()));
         targets
     }
@@ -124,7 +145,12 @@ async fn fake(name: &str, latency: u64, first_token: u64, gap: u64) -> Result<Fa
 }
 
 fn load(text: &str, home: &Path) -> Result<Config, String> {
-    let env = |name: &str| (name == "DEMO_KEY").then(|| "demo".to_owned());
+    // The store lives as long as the demo; so does the key that seals it.
+    let env = |name: &str| match name {
+        "DEMO_KEY" => Some("demo".to_owned()),
+        "DEMO_DATA_KEY" => Some("b3V0bGFzdC1kZW1vLW91dGxhc3QtZGVtby1vdXRsYXM=".to_owned()),
+        _ => None,
+    };
     Config::from_text(text, "demo.toml", home, &env).map_err(|errors| errors.to_string())
 }
 
@@ -190,7 +216,9 @@ file = "telemetry.db"
 sample = 1.0
 ring = {RECORDS}
 log = "off"
-"#
+{}
+"#,
+        lesser::CONFIG
     )
 }
 
@@ -204,7 +232,10 @@ mod tests {
             [fake("a", 0, 0, 0).await.unwrap(), fake("b", 0, 0, 0).await.unwrap(), fake("c", 0, 0, 0).await.unwrap()];
         let home = tempfile::tempdir().unwrap();
         let config = load(&config("127.0.0.1:0", [&a, &b, &c]), home.path()).unwrap();
-        assert_eq!(config.warnings, Vec::<Box<str>>::new());
-        assert_eq!(config.targets.len(), 3);
+        // The catalogue knows none of the demo's models.
+        let doubts: Vec<_> =
+            config.warnings.iter().filter(|warning| !warning.contains("the catalogue has no model")).collect();
+        assert_eq!(doubts, Vec::<&Box<str>>::new());
+        assert!(TARGETS.iter().all(|id| config.target(id).is_some()));
     }
 }
