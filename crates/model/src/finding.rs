@@ -139,8 +139,7 @@ impl Findings {
 pub struct Brief {
     /// What the model may do with tools.
     pub tool_mode: ToolMode,
-    /// The output limit of the whole reply, where the money left allows less than the request asks for. The wire divides
-    /// it among the choices.
+    /// The output limit of each choice, where the money left allows less than the request asks for.
     pub max_output_tokens: Option<u32>,
     /// The input is to be shortened to so many tokens, by the wire's own estimate.
     pub shorten_to: Option<u32>,

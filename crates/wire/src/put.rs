@@ -147,11 +147,6 @@ impl<'a> Changes<'a> {
         demand.saturating_add(tokens::estimate(broken.as_bytes()))
     }
 
-    /// The most output tokens of one choice, where the brief sets a limit: what is left has to do for all of them.
-    fn limit(&self) -> Option<u32> {
-        self.to.put.brief.max_output_tokens.map(|limit| (limit / self.inbound.choices()).max(1))
-    }
-
     /// What the limit is when the client has set none.
     fn limit_unset(&self, limit: u32) -> u32 {
         let own = match self.to.dialect {
@@ -162,7 +157,7 @@ impl<'a> Changes<'a> {
     }
 
     fn limit_fields(&self) -> Vec<Field> {
-        let Some(limit) = self.limit() else { return Vec::new() };
+        let Some(limit) = self.to.put.brief.max_output_tokens else { return Vec::new() };
         let names: &[&'static str] = match self.inbound.dialect() {
             Dialect::OpenaiChat => &["max_completion_tokens", "max_tokens"],
             Dialect::Anthropic => &["max_tokens"],
@@ -207,7 +202,7 @@ impl<'a> Changes<'a> {
     }
 
     fn apply_limit(&self, request: &mut Request, own: bool) {
-        let Some(limit) = self.limit() else { return };
+        let Some(limit) = self.to.put.brief.max_output_tokens else { return };
         let limit = request.max_output_tokens.map_or_else(|| self.limit_unset(limit), |said| said.min(limit));
         request.max_output_tokens = Some(limit);
         if own && let Some((name, value)) = self.thinking_field(limit) {

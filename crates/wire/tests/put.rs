@@ -159,7 +159,7 @@ fn the_output_limit_is_lowered_under_the_name_it_has_and_never_raised() {
         (O, O, json!({"max_tokens": null}), 100, json!({"max_tokens": null, "max_completion_tokens": 100})),
         (O, O, json!({}), 100, json!({"max_completion_tokens": 100})),
         (O, O, json!({}), 9000, json!({"max_completion_tokens": 4096})),
-        (O, O, json!({"n": 4, "max_tokens": 500}), 100, json!({"max_tokens": 25})),
+        (O, O, json!({"n": 4, "max_tokens": 500}), 100, json!({"max_tokens": 100})),
         (O, A, json!({"max_completion_tokens": 500}), 100, json!({"max_tokens": 100})),
         (O, A, json!({}), 100, json!({"max_tokens": 100})),
         (O, A, json!({}), 9000, json!({"max_tokens": 4096})),
