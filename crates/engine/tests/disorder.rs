@@ -40,6 +40,25 @@ fn any_event(rng: &mut fastrand::Rng) -> Event {
     }
 }
 
+/// Enough plain calls that the targets' usual speed is known, without which nobody is raced.
+fn warm_up(fleet: &mut Fleet, route: &BoundRoute) {
+    for id in 100..160 {
+        let ask = Ask { id: CallId(id), route: route.clone(), needs: stream(), deadline: None, seed: id };
+        let mut call = Call::new(ask, Mono::ZERO);
+        let spent = Spent::default();
+        let findings = Findings::CLEAN;
+        for (event, when) in [
+            (Event::Admit, 0.0),
+            (Event::Output { attempt: 0, tokens: 1, releasable: true }, 0.1),
+            (Event::Ended { attempt: 0, finish: None, spent }, 0.2),
+            (Event::Checked { attempt: 0, findings }, 0.2),
+        ] {
+            call.handle(fleet, event, at(when));
+            while call.poll_action().is_some() {}
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -56,17 +75,19 @@ proptest! {
         };
         let usual = tier(4, Duration::from_secs(20));
         let cost_max = rng.bool().then(|| Usd::from_nanos(10_000_000));
+        let hedge = rng.bool().then_some(Hedge { budget: 1.0 });
         let route = Route {
             backstops: vec![a_static(), an_escalation(), a_queue()],
-            tier: Arc::new(Tier { cost_max, ..(*usual).clone() }),
+            tier: Arc::new(Tier { cost_max, hedge, ..(*usual).clone() }),
             ..under(contract, &["a/m", "b/m"])
         };
         let mut fleet = Fleet::new(HealthPolicy::default(), seed);
         fleet.install(HealthPolicy::default(), &[target("a/m"), target("b/m")], Mono::ZERO);
         let route = fleet.bind(&route);
+        warm_up(&mut fleet, &route);
         let needs = Needs { tools: rng.bool(), ..if rng.bool() { stream() } else { whole() } };
-        let mut call = Call::new(Ask { id: CallId(1), route, needs, deadline: None, seed }, Mono::ZERO);
-        let (mut now, mut settled) = (Mono::ZERO, 0);
+        let mut call = Call::new(Ask { id: CallId(1), route, needs, deadline: None, seed }, at(1.0));
+        let (mut now, mut settled) = (at(1.0), 0);
         for _ in 0..120 {
             now = now + ms(rng.u64(..400));
             call.handle(&mut fleet, any_event(&mut rng), now);

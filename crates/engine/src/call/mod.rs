@@ -2,8 +2,8 @@
 //!
 //! The files follow its journey: `protocol` (what is said to and by it), `admit` (may it come in, and who could answer),
 //! `plan` (who is to be asked next), `shorten` (with less to read), `spend` (for how much), `attempt` (one exchange and
-//! its deadlines), `hedge` (two that race), `validate` (does the reply pass), `evidence` (what a failure tells the fleet), `remedy` (what
-//! it leads to), `backstop` (when no path is left), `settle` (how it ends).
+//! its deadlines), `hedge` (two that race), `validate` (does the reply pass), `evidence` (what a failure tells the
+//! fleet), `remedy` (what it leads to), `backstop` (when no path is left), `settle` (how it ends).
 //!
 //! ```text
 //!   Admit --> Live <-----------------------------+
