@@ -83,7 +83,7 @@ impl SqliteOptions {
             limits: Limits::FILE,
             access: Access::Write,
             max_bytes: None,
-            busy: Duration::from_secs(5),
+            busy: Duration::from_secs(3),
         }
     }
 }

@@ -22,13 +22,23 @@ pub(super) fn sweep(cx: Cx<'_>, limit: u32) -> Outcome<Swept> {
     cache::purge(cx, &mut left)?;
     confirmations::purge(cx, &mut left)?;
     escalations::purge(cx, &mut left)?;
-    if left < before {
-        // Gives the free pages at the end of the file back to the disk; some at a time, as it holds up the writer.
-        let mut vacuum = cx.db.prepare_cached("PRAGMA incremental_vacuum(2048)")?;
+    give_back(cx)?;
+    Ok(Swept { expired: expired.into(), removed: (before - expired - left).into(), more: left == 0 })
+}
+
+/// Free pages that a file keeps for what comes next: a megabyte.
+const RESERVE: i64 = 256;
+
+/// Gives free pages back to the disk, a megabyte at a time, as this holds up the writer.
+fn give_back(cx: Cx<'_>) -> Outcome<()> {
+    let free: i64 = cx.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    if free > RESERVE {
+        // It frees one page at each step.
+        let mut vacuum = cx.db.prepare_cached("PRAGMA incremental_vacuum(256)")?;
         let mut pages = vacuum.query([])?;
         while pages.next()?.is_some() {}
     }
-    Ok(Swept { expired: expired.into(), removed: (before - expired - left).into(), more: left == 0 })
+    Ok(())
 }
 
 /// Everything that the file itself knows of its health.
