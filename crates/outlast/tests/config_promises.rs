@@ -300,11 +300,15 @@ fn what_only_goes_wrong_together_is_told_with_its_place() {
         ),
         (
             "contract = \"c\"\n[contracts.c]\nexpressions = { a = \"text | lenght > 3\" }\n",
-            "contracts.c.expressions.a: line 1: there is no such filter",
+            "contracts.c.expressions.a: it cannot be used: there is no such filter: `lenght`",
         ),
         (
             "contract = \"c\"\n[contracts.c]\nconfidence = { from = \"judge\", route = \"openai/gpt-5.2\", min = 0.5 }\n",
             "contracts.c.confidence.route: there is no route \"openai/gpt-5.2\"",
+        ),
+        (
+            "backstops = [\"b\"]\n[backstops.b]\nkind = \"static\"\nreply = \"{{ text | uper }}\"\n",
+            "backstops.b.reply: it is no usable template: there is no such filter: `uper`",
         ),
         (
             "[store]\nfile = \"x.db\"\n",

@@ -2,7 +2,7 @@
 
 use super::{
     SecretKey,
-    contracts::{Around, only_facts, unknown_words},
+    contracts::{Around, only_facts},
     promises::{BackstopFile, RuleFile, WebhookFile},
     read::{At, Log, Named, Place},
     secrets::expand,
@@ -190,7 +190,6 @@ fn template(setting: &At<String>, log: &mut Log) -> Option<()> {
     match Template::compile(&setting.value) {
         Ok(template) => {
             only_facts(template.names(), &FACTS, &setting.place, log);
-            unknown_words(template.render(&sample()).err(), &setting.place, log);
             Some(())
         }
         Err(why) => {
@@ -198,11 +197,6 @@ fn template(setting: &At<String>, log: &mut Log) -> Option<()> {
             None
         }
     }
-}
-
-/// Facts of the right kinds, to try a template on.
-fn sample() -> serde_json::Value {
-    serde_json::json!({ "request": { "messages": [] }, "text": "", "route": "" })
 }
 
 fn rules(file: Option<&At<Vec<At<RuleFile>>>>, place: &Place, log: &mut Log) -> Option<Vec<Rule>> {
@@ -228,7 +222,6 @@ fn rules(file: Option<&At<Vec<At<RuleFile>>>>, place: &Place, log: &mut Log) -> 
         match Expression::compile(&when.value) {
             Ok(expression) => {
                 only_facts(expression.names(), &FACTS, &when.place, log);
-                unknown_words(expression.holds(&sample()).err(), &when.place, log);
                 if when.value.trim() == "true" {
                     always = Some(place);
                 }

@@ -244,8 +244,6 @@ fn expressions(At { value: file, place }: &At<Named<String>>, log: &mut Log) -> 
         rule_name(name, &expression.place, log);
         let Ok(compiled) = template::Expression::compile(&expression.value) else { continue };
         only_facts(compiled.names(), &REPLY_FACTS, &expression.place, log);
-        let sample = serde_json::json!({ "reply": "", "text": "", "request": { "messages": [] } });
-        unknown_words(compiled.holds(&sample).err(), &expression.place, log);
     }
     file.iter().map(one).collect()
 }
@@ -266,14 +264,6 @@ pub(super) fn only_facts(names: &[String], known: &[&str], place: &Place, log: &
             None => format!("Known here: {}", known.join(", ")),
         };
         log.error(place, format_args!("`{unknown}` is no fact it could be filled from"), remedy);
-    }
-}
-
-/// Filters, tests and functions are looked up when they are used, so a slip in one shows only on trial. What else goes
-/// wrong there is the sample's fault.
-pub(super) fn unknown_words(error: Option<String>, place: &Place, log: &mut Log) {
-    if let Some(why) = error.filter(|why| why.contains("there is no such")) {
-        log.error(place, why, "Correct it; docs/config.md names what there is");
     }
 }
 
@@ -492,8 +482,6 @@ fn compiles(contract: &Contract, file: &ContractFile, place: &Place, log: &mut L
         && let Ok(template) = template::Template::compile(&notice.value)
     {
         only_facts(template.names(), &NOTICE_FACTS, &notice.place, log);
-        let sample = NOTICE_FACTS.map(|fact| (fact, ""));
-        unknown_words(template.render(&BTreeMap::from(sample)).err(), &notice.place, log);
     }
     let Err(bad) = Gates::compile(&Arc::new(contract.clone())) else { return };
     for gate in bad {
