@@ -205,7 +205,11 @@ fn backstops_arrive_in_the_routes_order_with_their_secrets_kept_apart() {
     assert_eq!(kinds, ["rules", "cache", "confirm", "queue", "queue"]);
     let expiry = |at: usize| match config.route("chat").unwrap().backstops[at].kind {
         BackstopKind::Queue { expires, .. } | BackstopKind::Confirm { expires, .. } => expires,
-        _ => panic!("{at} has no expiry"),
+        BackstopKind::Static { .. }
+        | BackstopKind::Rules(_)
+        | BackstopKind::Cache { .. }
+        | BackstopKind::Escalate { .. }
+        | BackstopKind::Fail { .. } => panic!("{at} has no expiry"),
     };
     assert_eq!(
         (expiry(2), expiry(3), expiry(4)),

@@ -54,13 +54,11 @@ pub(super) fn json_file(name: &str, around: Around<'_>) -> Result<Value, String>
 
 fn remote_reference(schema: &Value) -> Option<&str> {
     match schema {
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| match value {
-            Value::String(reference) if matches!(name.as_str(), "$ref" | "$dynamicRef") => {
-                (!reference.starts_with('#')).then_some(reference.as_str())
-            }
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| match (name.as_str(), value.as_str()) {
+            ("$ref" | "$dynamicRef", Some(reference)) => (!reference.starts_with('#')).then_some(reference),
             // What stands under these is data, not a schema.
-            _ if matches!(name.as_str(), "const" | "enum" | "default" | "examples") => None,
-            value => remote_reference(value),
+            ("const" | "enum" | "default" | "examples", _) => None,
+            (_, _) => remote_reference(value),
         }),
         Value::Array(items) => items.iter().find_map(remote_reference),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
