@@ -193,9 +193,23 @@ fn a_route_is_ready_while_one_of_its_targets_may_be_asked() {
     let mut world = World::new(&[target("a/m"), target("b/m")], route(&["a/m", "b/m"]), behaviour);
     assert!(world.fleet.ready(&world.route, world.now));
     world.arrive_steadily(2.0, 1.0, 4.0, &stream());
-    world.run_until(at(10.0));
+    world.run_until(at(5.0));
     assert!(!world.fleet.ready(&world.route, world.now), "one is open, the other on a schedule");
     assert!(world.fleet.ready(&world.route, at(70.0)), "the schedule is over");
+}
+
+#[test]
+fn a_route_is_ready_when_its_only_target_waits_for_a_live_call_to_try_it() {
+    let down = |_: &Question, _: &mut fastrand::Rng| fail(Failure::Overloaded);
+    let unprobed = TargetSpec { probes: false, ..target("a/m") };
+    let mut world = World::new(&[unprobed], route(&["a/m"]), down);
+    world.arrive_steadily(2.0, 1.0, 4.0, &stream());
+    world.run_until(at(5.0));
+    assert_eq!(world.state("a/m").state, TargetState::Open);
+    assert!(!world.fleet.ready(&world.route, world.now));
+    world.run_until(at(120.0));
+    assert_eq!(world.state("a/m").state, TargetState::HalfOpen);
+    assert!(world.fleet.ready(&world.route, world.now), "nobody else would find out");
 }
 
 #[test]

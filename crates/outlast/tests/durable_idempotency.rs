@@ -3,13 +3,18 @@
 mod common;
 
 use common::{
-    Ask, Reply, Rig, Step, Upstream, guarded, plan,
+    Ask, Reply, Rig, Server, Step, Upstream,
+    faulty_store::FaultyStore,
+    guarded, plan,
     rig::{env, fake, provider},
-    until,
+    until, until_some,
     upstream::{STREAM_HEAD, completion, finish, json_reply, say},
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::sync::Notify;
 
 const DIALECTS: [&str; 2] = ["openai", "anthropic"];
@@ -169,7 +174,7 @@ async fn a_client_that_leaves_frees_the_key() {
     until("the provider to be left", || stuck.left() == 1).await;
     // Another request may now have the key: it stands for nothing.
     let other = keyed("openai", "other", "k").streamed();
-    let reply = common::until_some("the key to be free", async || {
+    let reply = until_some("the key to be free", async || {
         Some(rig.ask(other.clone()).await).filter(|reply| reply.status() == 200)
     })
     .await;
@@ -188,4 +193,91 @@ async fn what_cannot_be_a_key_or_cannot_be_replayed_is_refused() {
     let several = keyed("openai", "hello", "k").streamed().with("n", json!(2));
     assert_eq!(rig.ask(several).await.status(), 400);
     assert_eq!(a.log().len(), 0);
+}
+
+/// A store file whose payloads are sealed.
+const FILE: &str = "[store]\nfile = \"store.db\"\ndata_key = \"${DATA_KEY}\"\n";
+
+#[tokio::test]
+async fn a_call_whose_process_was_killed_is_executed_again_and_its_end_survives_the_next_kill() {
+    let hangs = Arc::new(AtomicBool::new(true));
+    let provider = {
+        let hangs = hangs.clone();
+        Upstream::start(move |_| match hangs.load(Ordering::Relaxed) {
+            true => vec![Step::Hang],
+            false => vec![Step::Send(json_reply(&completion("done")))],
+        })
+        .await
+    };
+    let config = one(&provider.url()) + FILE;
+    let server = Server::start(&config).await;
+    let ask = keyed("openai", "hello", "k");
+    let (address, first) = (server.address, ask.clone());
+    let first = tokio::spawn(async move { first.try_send(address).await });
+    until("the first to be asked", || provider.seen().len() == 1).await;
+    let server = server.kill_and_restart(&config).await;
+    assert!(guarded("the first client to be cut off", first).await.unwrap().is_none());
+
+    hangs.store(false, Ordering::Relaxed);
+    // Whether the dead process still lives nobody knows before its lease has run out.
+    let busy = ask.send(server.address).await;
+    assert_eq!(busy.status(), 409, "{}", busy.text());
+    let served = until_some("the lease to run out", async || {
+        Some(ask.send(server.address).await).filter(|reply| reply.status() != 409)
+    })
+    .await;
+    served.assert_answered();
+    assert_eq!((served.header("x-outlast-replayed"), provider.seen().len()), (None, 2));
+
+    let server = server.kill_and_restart(&config).await;
+    let again = ask.send(server.address).await;
+    assert_replayed(&again, &served);
+    assert_eq!((again.body, provider.seen().len()), (served.body, 2));
+    let file = std::fs::read(server.folder.path().join("store.db")).unwrap();
+    let wal = std::fs::read(server.folder.path().join("store.db-wal")).unwrap_or_default();
+    assert!(![file, wal].concat().windows(4).any(|four| four == b"done"), "the reply is sealed");
+}
+
+#[tokio::test]
+async fn without_a_store_to_write_to_nothing_goes_on_unprotected() {
+    let a = fake("alpha").await;
+    let store = Arc::new(FaultyStore::default());
+    let rig = Rig::start_on(&one(&a.url()), store.clone()).await;
+    store.break_down();
+    for dialect in DIALECTS {
+        let refused = rig.ask(keyed(dialect, "hello", dialect)).await;
+        assert_eq!(refused.status(), 503, "{}", refused.text());
+        rig.ask(Ask::either(dialect, "main", "hello")).await.assert_answered();
+    }
+    assert_eq!(a.log().len(), 2, "only those without a key were asked");
+    let metrics = rig.ask(Ask::get("/metrics")).await.text();
+    for line in [
+        "outlast_store_errors_total{reason=\"read_only\"}",
+        "outlast_store_up 0",
+        "outlast_shed_total{reason=\"store\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    store.heal();
+    rig.ask(keyed("openai", "hello", "openai")).await.assert_answered();
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_kept_is_not_shown() {
+    let go = Arc::new(Notify::new());
+    let slow = {
+        let go = go.clone();
+        Upstream::start(move |_| vec![Step::Await(go.clone()), Step::Send(json_reply(&completion("precious words")))])
+            .await
+    };
+    let store = Arc::new(FaultyStore::default());
+    let rig = Rig::start_on(&one(&slow.url()), store.clone()).await;
+    let address = rig.address();
+    let first = tokio::spawn(async move { keyed("openai", "hello", "k").send(address).await });
+    until("it to be asked", || slow.seen().len() == 1).await;
+    store.break_down();
+    go.notify_one();
+    let refused = guarded("its end", first).await.unwrap();
+    assert_eq!(refused.status(), 503, "{}", refused.text());
+    assert!(!refused.text().contains("precious"));
 }

@@ -85,8 +85,8 @@ impl Fleet {
         }
     }
 
-    /// Whether some target of the route could be asked now: its breaker serves, one of its keys may be used, and nobody
-    /// denies it. A queued request is worth trying then.
+    /// Whether some target of the route could be asked now: its breaker serves, or waits for a live call to try it, one of
+    /// its keys may be used, and nobody denies it. A queued request is worth trying then.
     pub fn ready(&self, route: &BoundRoute, now: Mono) -> bool {
         route.bound().iter().any(|place| self.askable(place.ix, now))
     }
@@ -97,6 +97,7 @@ impl Fleet {
         let usable = |key: usize| keys.get(key).is_none_or(|state| state.usable(target.spec.probes, now));
         let mut limiters = target.limiters.iter().enumerate();
         let key_free = limiters.any(|(key, limiter)| usable(key) && limiter.scheduled_at() <= now);
-        !target.retired && target.breaker.serving() && target.denied_until <= now && key_free
+        let open = target.breaker.serving() || target.wants_live_trial(now);
+        !target.retired && open && target.denied_until <= now && key_free
     }
 }

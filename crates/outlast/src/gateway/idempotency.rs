@@ -26,7 +26,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("x-outlast-replayed");
 /// The longest key, in characters.
 const KEY_MAX: usize = 255;
 /// How long a claim stands unless it is renewed: a crashed holder's call is executed again after this.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(15);
 /// How long an end is replayed.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 /// The longest wait a second caller is told while the first is being answered; most calls end before their lease.
@@ -214,10 +214,12 @@ impl Ticket {
                 let message = "Another request took this Idempotency-Key over. Retry to get its answer.";
                 Err(Denial::new(Refused::KeyInFlight, message).retry_after(Duration::from_secs(1)))
             }
-            Err(error) => {
+            Err(_) => {
                 // It may be free again for the retry that follows, if the store can do that much.
                 drop(claim.end(CallEnd::Released));
-                Err(down(&error))
+                let message = "There is an answer, but it could not be kept under its Idempotency-Key. Retry later.";
+                let denial = Denial::new(Refused::StoreDown, message).retry_after(Duration::from_secs(2));
+                Err(denial)
             }
         }
     }

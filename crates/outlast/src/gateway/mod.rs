@@ -266,6 +266,8 @@ pub struct StartOptions {
     pub source: Option<Box<dyn ConfigSource>>,
     /// Worker threads; the machine's parallelism if absent.
     pub workers: Option<usize>,
+    /// What must not be forgotten is kept here instead of where the config says.
+    pub store: Option<Arc<dyn Store>>,
     /// Where log lines go and how they look; as the config and the terminal say if absent.
     pub telemetry: Option<TelemetryOptions>,
 }
@@ -300,7 +302,10 @@ impl Gateway {
         let started = LogEvent::info("start", format!("listening on {address}"));
         telemetry.event(started.with("config", &*config.source).with("version", env!("CARGO_PKG_VERSION")));
         warn(&telemetry, &config.warnings);
-        let store = store::open(config.store.as_ref(), &clock).map_err(StartError::Store)?;
+        let store = match options.store {
+            Some(store) => store,
+            None => store::open(config.store.as_ref(), &clock).map_err(StartError::Store)?,
+        };
         let alerts = Alerts::start(&config.alerts, telemetry.clone(), clock.clone());
         let mut fleet = Fleet::new(config.health.clone(), clock.seed());
         let live = Live::install(config, &mut fleet, clock.mono());

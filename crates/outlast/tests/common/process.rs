@@ -48,7 +48,7 @@ impl Server {
         std::fs::write(&file, complete(toml)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
         command.arg("serve").arg("--config").arg(&file).current_dir(folder.path());
-        for name in ["CALLER_ONE", "CALLER_TWO", "ADMIN_TOKEN", "KEY_ZERO", "KEY_ONE", "ALERT_SECRET"] {
+        for name in ["CALLER_ONE", "CALLER_TWO", "ADMIN_TOKEN", "KEY_ZERO", "KEY_ONE", "ALERT_SECRET", "DATA_KEY"] {
             command.env(name, rig::env(name).unwrap());
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -75,6 +75,14 @@ impl Server {
         let address = started["message"].as_str().and_then(|text| text.strip_prefix("listening on ")).unwrap();
         server.address = address.parse().unwrap();
         server
+    }
+
+    /// Kills it as a power cut would, and starts another one on the same folder.
+    pub(crate) async fn kill_and_restart(mut self, toml: &str) -> Server {
+        self.signal("KILL");
+        self.exit().await;
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Server::start_in(folder, toml).await
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {

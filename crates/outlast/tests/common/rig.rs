@@ -8,8 +8,9 @@ use outlast::{
 };
 use outlast_drill::FaultPlan;
 use outlast_model::record::CallRecord;
+use outlast_store::Store;
 use serde_json::Value;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 /// The environment of configs under test.
 pub(crate) fn env(name: &str) -> Option<String> {
@@ -19,6 +20,7 @@ pub(crate) fn env(name: &str) -> Option<String> {
         "ADMIN_TOKEN" => "admin-token-0123456789",
         "KEY_ZERO" => "sk-upstream-zero-0123456789",
         "KEY_ONE" => "sk-upstream-one-0123456789",
+        "DATA_KEY" => "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         "ALERT_SECRET" => "alert-secret-0123456789",
         _ => return None,
     };
@@ -46,6 +48,13 @@ impl Rig {
     pub(crate) async fn start(toml: &str) -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let gateway = start_in(toml, &folder).await;
+        Rig { gateway, folder }
+    }
+
+    /// Starts a gateway on a config and a store of the test's own.
+    pub(crate) async fn start_on(toml: &str, store: Arc<dyn Store>) -> Rig {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = start_with(toml, &folder, Some(store)).await;
         Rig { gateway, folder }
     }
 
@@ -88,10 +97,14 @@ impl Rig {
 }
 
 async fn start_in(toml: &str, folder: &tempfile::TempDir) -> Gateway {
+    start_with(toml, folder, None).await
+}
+
+async fn start_with(toml: &str, folder: &tempfile::TempDir, store: Option<Arc<dyn Store>>) -> Gateway {
     let toml = complete(toml);
     let config = Config::from_text(&toml, "outlast.toml", folder.path(), &env)
         .unwrap_or_else(|errors| panic!("{errors}\nin:\n{toml}"));
-    let options = StartOptions { workers: Some(2), ..StartOptions::default() };
+    let options = StartOptions { workers: Some(2), store, ..StartOptions::default() };
     Gateway::start(config, options).await.expect("the gateway starts")
 }
 

@@ -17,8 +17,8 @@ use tokio::{sync::Notify, task::JoinSet};
 
 /// Requests being answered at one time: the queue takes what live traffic leaves.
 const AT_ONCE: usize = 4;
-/// How long a claim stands unless it is renewed.
-const LEASE: Duration = Duration::from_secs(30);
+/// How long a claim stands unless it is renewed: what a dead process had claimed is taken up after this.
+const LEASE: Duration = Duration::from_secs(10);
 /// How often the queue is looked at when nothing wakes the worker; what another process queued is found by this.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The wait after a first failed try; it doubles with each, up to [`BACKOFF_MAX`].
@@ -79,6 +79,8 @@ async fn answer(shared: Arc<Shared>, worker: Arc<str>) {
         while jobs.len() < AT_ONCE && !shared.draining() {
             let Some(job) = claim(&shared, &worker).await else { break };
             jobs.spawn(job.run());
+            // It begins before the next one is claimed: of a target on trial it takes the only place.
+            tokio::task::yield_now().await;
         }
         if shared.draining() {
             while jobs.join_next().await.is_some() {}

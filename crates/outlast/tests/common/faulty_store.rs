@@ -1,0 +1,160 @@
+//! A store in memory that can be broken: every command then fails as one of a file that cannot be written.
+
+use outlast_model::{TenantId, Wall};
+use outlast_store::{
+    Answer, AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, Clock,
+    CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued,
+    Escalation, EscalationFilter, EscalationPage, FailQueued, Fenced, Limits, MemoryStore, OpenEscalation, Opened,
+    Page, QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery,
+    Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+#[derive(Debug)]
+pub(crate) struct FaultyStore {
+    store: MemoryStore,
+    broken: AtomicBool,
+}
+
+#[derive(Debug)]
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Wall {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Wall(i64::try_from(since.as_millis()).unwrap())
+    }
+}
+
+impl Default for FaultyStore {
+    fn default() -> Self {
+        let store = MemoryStore::new(Limits::MEMORY, Arc::new(SystemClock));
+        FaultyStore { store, broken: AtomicBool::new(false) }
+    }
+}
+
+impl FaultyStore {
+    pub(crate) fn break_down(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.broken.store(false, Ordering::Relaxed);
+    }
+
+    fn or_fail<T: Send + 'static>(&self, command: impl FnOnce(&MemoryStore) -> Answer<T>) -> Answer<T> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(StoreError::ReadOnly { place: "store.db".into() })));
+        }
+        command(&self.store)
+    }
+}
+
+impl Store for FaultyStore {
+    fn begin_call(&self, command: BeginCall) -> Answer<Begun> {
+        self.or_fail(|store| store.begin_call(command))
+    }
+
+    fn renew_call(&self, command: RenewCall) -> Answer<Fenced> {
+        self.or_fail(|store| store.renew_call(command))
+    }
+
+    fn end_call(&self, command: EndCall) -> Answer<Fenced> {
+        self.or_fail(|store| store.end_call(command))
+    }
+
+    fn enqueue(&self, command: Enqueue) -> Answer<Enqueued> {
+        self.or_fail(|store| store.enqueue(command))
+    }
+
+    fn claim_queued(&self, command: ClaimQueued) -> Answer<Option<ClaimedItem>> {
+        self.or_fail(|store| store.claim_queued(command))
+    }
+
+    fn renew_queued(&self, command: RenewQueued) -> Answer<Fenced> {
+        self.or_fail(|store| store.renew_queued(command))
+    }
+
+    fn complete_queued(&self, command: CompleteQueued) -> Answer<Fenced> {
+        self.or_fail(|store| store.complete_queued(command))
+    }
+
+    fn fail_queued(&self, command: FailQueued) -> Answer<Fenced> {
+        self.or_fail(|store| store.fail_queued(command))
+    }
+
+    fn release_queued(&self, command: ReleaseQueued) -> Answer<Fenced> {
+        self.or_fail(|store| store.release_queued(command))
+    }
+
+    fn queued(&self, tenant: TenantId, id: Arc<str>) -> Answer<Option<QueuedView>> {
+        self.or_fail(|store| store.queued(tenant, id))
+    }
+
+    fn remember(&self, command: Remember) -> Answer<()> {
+        self.or_fail(|store| store.remember(command))
+    }
+
+    fn recall(&self, question: Recall) -> Answer<Option<Remembered>> {
+        self.or_fail(|store| store.recall(question))
+    }
+
+    fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened> {
+        self.or_fail(|store| store.open_escalation(command))
+    }
+
+    fn escalations(&self, filter: EscalationFilter, page: Page) -> Answer<EscalationPage> {
+        self.or_fail(|store| store.escalations(filter, page))
+    }
+
+    fn escalation(&self, id: Arc<str>) -> Answer<Option<Escalation>> {
+        self.or_fail(|store| store.escalation(id))
+    }
+
+    fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided> {
+        self.or_fail(|store| store.decide_escalation(command))
+    }
+
+    fn ask_confirmation(&self, command: AskConfirmation) -> Answer<Asked> {
+        self.or_fail(|store| store.ask_confirmation(command))
+    }
+
+    fn take_confirmation(&self, command: TakeConfirmation) -> Answer<Taken> {
+        self.or_fail(|store| store.take_confirmation(command))
+    }
+
+    fn due_deliveries(&self, command: DueDeliveries) -> Answer<Vec<Delivery>> {
+        self.or_fail(|store| store.due_deliveries(command))
+    }
+
+    fn delivered(&self, command: Delivered) -> Answer<Fenced> {
+        self.or_fail(|store| store.delivered(command))
+    }
+
+    fn retry_delivery(&self, command: RetryDelivery) -> Answer<Retried> {
+        self.or_fail(|store| store.retry_delivery(command))
+    }
+
+    fn sweep(&self, limit: u32) -> Answer<Swept> {
+        self.or_fail(|store| store.sweep(limit))
+    }
+
+    fn health(&self) -> Answer<StoreHealth> {
+        self.or_fail(|store| store.health())
+    }
+
+    fn backup(&self, path: PathBuf) -> Answer<BackedUp> {
+        self.or_fail(|store| store.backup(path))
+    }
+
+    fn check(&self) -> Answer<Checked> {
+        self.or_fail(|store| store.check())
+    }
+}
