@@ -107,9 +107,10 @@ impl CallRecord {
         self.served_by.as_ref().or_else(|| self.attempts.last().map(|attempt| &attempt.target))
     }
 
-    /// Answered by another target than the one asked first.
+    /// Answered by another target than the one asked first, which had failed: a lost race is no failure.
     pub fn failed_over(&self) -> bool {
-        matches!((&self.served_by, self.attempts.first()), (Some(served), Some(first)) if *served != first.target)
+        matches!((&self.served_by, self.attempts.first()), (Some(served), Some(first))
+            if *served != first.target && first.decision != Decision::Outrun)
     }
 
     /// Upstream calls that bought nothing: every attempt that was neither delivered, nor cancelled by the client, nor

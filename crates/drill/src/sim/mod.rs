@@ -5,6 +5,7 @@
 //! gateway does, `tally` counts, and `report` scores. The same seed gives the same trace, and every run names its hash.
 
 mod capacity;
+mod cast;
 mod model;
 mod report;
 mod scenario;

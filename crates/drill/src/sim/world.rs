@@ -5,18 +5,19 @@
 
 use super::{
     capacity::{Job, Server},
+    cast,
     model::{self, Question},
     scenario::{ONSET, Reaction, Scenario},
     tally::Tally,
 };
 use outlast_engine::*;
 use outlast_model::{
-    Failure, FailureReport, Findings, Mono, TargetId,
+    Failure, FailureReport, Findings, Mono,
     failure::Deadline,
     policy::*,
     turn::{Finish, Usage},
 };
-use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc, time::Duration};
+use std::{cmp::Ordering, collections::BinaryHeap, time::Duration};
 
 /// The official SDKs retry twice, after half a second and then about 0.8, unless told otherwise.
 const SDK_RETRIES: u8 = 2;
@@ -153,10 +154,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(scenario: Scenario, seed: u64, per_sec: f64) -> Self {
-        let targets = specs(scenario);
+        let targets = cast::specs(scenario);
         let mut fleet = Fleet::new(HealthPolicy::default(), seed);
         fleet.install(HealthPolicy::default(), &targets, Mono::ZERO);
-        let route = fleet.bind(&route(scenario, &targets));
+        let route = fleet.bind(&cast::route(scenario, &targets));
         let mut world = World {
             scenario,
             seed,
@@ -554,45 +555,6 @@ impl World {
 
 fn silent() -> FailureReport {
     FailureReport::of(Failure::Timeout(Deadline::FirstToken))
-}
-
-/// A, B and C, of three providers.
-fn specs(scenario: Scenario) -> Vec<TargetSpec> {
-    let secs = Duration::from_secs;
-    let names = ["a/model", "b/model", "c/model"];
-    let spec = |(name, price): (&str, _)| {
-        let id = TargetId::from(name);
-        TargetSpec {
-            provider: id.provider().into(),
-            id,
-            region: None,
-            dialect: Dialect::OpenaiChat,
-            capabilities: Capabilities { tools: Ability::Yes, images: Ability::Yes, json_schema: Ability::Yes },
-            context_window: None,
-            max_output: None,
-            price: Some(price),
-            timeouts: Timeouts {
-                connect: secs(5),
-                header: secs(60),
-                first_token: secs(45),
-                idle: secs(30),
-                total: secs(600),
-            },
-            keys: 1,
-            probes: true,
-        }
-    };
-    names.into_iter().zip(model::prices()).map(spec).take(scenario.targets()).collect()
-}
-
-fn route(scenario: Scenario, targets: &[TargetSpec]) -> Route {
-    let [.., standard, _] = Tier::built_in();
-    Route::plain(
-        "benchmark".into(),
-        targets.iter().map(|spec| RouteTarget { target: spec.id.clone(), weight: 1 }).collect(),
-        Arc::new(Tier { name: "benchmark".into(), deadline: scenario.deadline(), hedge: scenario.hedge(), ..standard }),
-        Arc::new(Contract::plain("benchmark", StreamContract::Fail)),
-    )
 }
 
 /// The onset is part of the trace's frame; named here so that a changed frame changes every hash.

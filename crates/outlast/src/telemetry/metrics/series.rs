@@ -6,7 +6,7 @@ use super::{
 };
 use outlast_model::{
     Failure, RouteId, TargetId,
-    record::{AttemptRecord, CallRecord, Outcome, Role},
+    record::{AttemptReason, AttemptRecord, CallRecord, Outcome, Role},
 };
 use std::collections::BTreeMap;
 
@@ -72,6 +72,7 @@ struct RouteSeries {
 #[derive(Debug, Default)]
 struct TargetSeries {
     attempts: u64,
+    hedges: u64,
     wasted: u64,
     /// By the failure's text, `timeout:first_token`.
     failures: BTreeMap<Failure, u64>,
@@ -189,6 +190,7 @@ impl Series {
             }
         };
         each("outlast_attempts_total", "Upstream calls made for clients.", |target| target.attempts as f64);
+        each("outlast_hedges_total", "Upstream calls made to race a slow one.", |target| target.hedges as f64);
         each("outlast_wasted_calls_total", "Upstream calls that bought nothing.", |target| target.wasted as f64);
         each("outlast_cost_usd_total", "Dollars spent.", |target| target.cost_nanos as f64 / 1e9);
         out.counter("outlast_failures_total", "Attempts that failed, by class and detail.");
@@ -259,6 +261,7 @@ impl TargetSeries {
     fn observe(&mut self, attempt: &AttemptRecord, stream: bool) {
         let secs = attempt.took_us as f64 / 1e6;
         self.attempts += 1;
+        self.hedges += u64::from(attempt.reason == AttemptReason::Hedge);
         self.promises.observe(attempt);
         self.wasted += u64::from(attempt.decision.is_waste());
         match &attempt.failure {
