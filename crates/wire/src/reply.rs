@@ -45,6 +45,8 @@ pub struct Reply {
     pub finish: Option<Finish>,
     /// What it said.
     pub answers: Vec<Answer>,
+    /// Text was left out of the answers because it passed [`crate::COLLECT_BYTES_MAX`].
+    pub overflowed: bool,
 }
 
 impl Reply {
@@ -112,7 +114,8 @@ pub fn read(upstream: Dialect, client: &Inbound, body: Bytes) -> Result<Reply, F
     } else {
         body
     };
-    Ok(Reply { dialect: client.dialect(), body, usage, finish, answers: said.into_answers() })
+    let overflowed = said.overflowed();
+    Ok(Reply { dialect: client.dialect(), body, usage, finish, answers: said.into_answers(), overflowed })
 }
 
 /// What a broken frame or body is for the call.

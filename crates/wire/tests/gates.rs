@@ -272,6 +272,16 @@ fn the_degraded_schema_counts_only_when_nothing_else_is_wrong() {
     ] {
         assert_eq!(case.check(&says(text)).findings.keeps_degraded, keeps, "{text}");
     }
+    // However many ways there are in which the full schema is broken: what else is wrong is not lost among them.
+    let many = (0..20).fold(json!({"type": "object", "required": []}), |mut schema, n| {
+        schema["required"].as_array_mut().unwrap().push(format!("field{n}").into());
+        schema
+    });
+    let mut wide = checks(Checks { schema: schema(&many.to_string()), ..case.contract.checks.clone() });
+    wide.contract.degraded_schema = case.contract.degraded_schema.clone();
+    assert!(wide.check(&says(r#"{"summary":"s"}"#)).findings.keeps_degraded);
+    let broken = wide.check(&says(r#"{"summary":"we guarantee it"}"#)).findings;
+    assert!(!broken.keeps_degraded && broken.problems.iter().any(|problem| problem.gate == Some(Gate::MustNot)));
     // What the client itself demands is not the contract's to give up.
     case.request = json!({});
     let inbound = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema",

@@ -43,7 +43,8 @@ pub(super) fn claimed<'a>(text: &str, tools: &[&'a str]) -> Option<&'a str> {
             split(sentence, &mut words);
             // Nobody writes longer sentences; a text without full stops is taken in pieces.
             for piece in words.chunks(SENTENCE) {
-                if let Some((_, name)) = actions.iter().find(|(action, _)| action.is_claimed(piece)) {
+                let did = piece.iter().any(|word| DID.contains(&word.as_str()));
+                if let Some((_, name)) = actions.iter().find(|(action, _)| action.is_claimed(piece, did)) {
                     return Some(name);
                 }
             }
@@ -108,9 +109,9 @@ impl Action {
         (!(vague && objects.is_empty())).then(|| Action { past: past(&verb), verb, objects, vague })
     }
 
-    fn is_claimed(&self, words: &[String]) -> bool {
-        let is_named = |word: &String| self.past.contains(word) || DID.contains(&word.as_str());
-        if !words.iter().any(is_named) {
+    /// `did`: one of [`DID`] is among the words.
+    fn is_claimed(&self, words: &[String], did: bool) -> bool {
+        if !did && !words.iter().any(|word| self.past.contains(word)) {
             return false;
         }
         (0..words.len()).any(|at| match words[at].as_str() {

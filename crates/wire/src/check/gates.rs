@@ -64,9 +64,8 @@ pub(super) fn judge(choice: &Choice<'_>, text: &str, value: Option<&Value>, foun
     expressions(choice, text, value, found);
     confidence(choice, value, found);
     claim(choice, text, value, found);
-    let problems = found.findings.problems.len();
-    if problems > 0
-        && problems == found.of_full_schema
+    if !found.is_clean()
+        && !found.beyond_full_schema
         && choice.alone
         && let (Some(degraded), Some(value)) = (&gates.degraded, value)
     {
@@ -87,7 +86,6 @@ pub(super) fn judge_aside(choice: &Choice<'_>, text: &str, found: &mut Found) {
 
 fn schema(choice: &Choice<'_>, value: &Value, found: &mut Found) {
     let Some(compiled) = &choice.asked.gates.schema else { return };
-    let before = found.findings.problems.len();
     match compiled.judge(value) {
         Verdict::Valid => found.structure(SchemaStatus::Valid),
         Verdict::Unverified => {
@@ -106,7 +104,6 @@ fn schema(choice: &Choice<'_>, value: &Value, found: &mut Found) {
             }
         }
     }
-    found.of_full_schema = found.findings.problems.len() - before;
 }
 
 fn forbidden(choice: &Choice<'_>, searched: &Searched, found: &mut Found) {

@@ -47,7 +47,7 @@ use outlast_model::{
 use serde_json::Value;
 use tools::Demand;
 
-/// The most problems listed of one reply. More of them would decide nothing else.
+/// The most problems of one kind (one failure at one gate) listed of one reply. More of them would decide nothing else.
 pub const PROBLEMS_MAX: usize = 8;
 
 /// What a reply is held to.
@@ -74,7 +74,7 @@ pub struct Checked {
 
 /// Checks a whole reply.
 pub fn reply(asked: &Asked<'_>, reply: &Reply) -> Checked {
-    judge(asked, &reply.answers, false, || reply.said())
+    judge(asked, &reply.answers, reply.overflowed, || reply.said())
 }
 
 /// Checks a stream that has ended well. What a contract or a demand for JSON judges is the text: the reader has to
@@ -101,8 +101,8 @@ struct Found {
     findings: Findings,
     /// Put before every finding when there are several choices.
     place: String,
-    /// Of the problems, those that only the contract's full schema makes.
-    of_full_schema: usize,
+    /// Something else is wrong than that the contract's full schema is broken.
+    beyond_full_schema: bool,
 }
 
 impl Found {
@@ -119,8 +119,11 @@ impl Found {
     }
 
     fn push(&mut self, problem: Problem) {
-        if self.findings.problems.len() < PROBLEMS_MAX {
-            self.findings.problems.push(problem);
+        self.beyond_full_schema |= !matches!(problem.gate, Some(Gate::Schema | Gate::Drift));
+        let problems = &mut self.findings.problems;
+        let is_alike = |other: &&Problem| (other.failure, other.gate) == (problem.failure, problem.gate);
+        if problems.iter().filter(is_alike).count() < PROBLEMS_MAX {
+            problems.push(problem);
         }
     }
 
