@@ -20,6 +20,15 @@ pub(super) struct Story<'a> {
     pub(super) promise: Option<&'a Value>,
     /// What the client is told went wrong.
     pub(super) failure: Option<Failure>,
+    /// The route's own next step after that.
+    pub(super) own_next: Option<&'a str>,
+}
+
+impl<'a> Story<'a> {
+    /// Of a reply.
+    pub(super) fn of(record: &'a CallRecord, plan: &'a [Intent]) -> Self {
+        Story { record, plan, promise: None, failure: None, own_next: None }
+    }
 }
 
 /// The facts of a notice, each a sentence or empty: what the contract's template may use.
@@ -78,7 +87,7 @@ impl Story<'_> {
             (Some(BackstopName::Escalate), Some(_)) => "A person will look at it; look again in a while.".into(),
             (Some(BackstopName::Confirm), Some(_)) => "Say yes to go on that way, or try again later.".into(),
             (Some(_) | None, _) => {
-                let failed = self.failure.map(after).map(str::to_owned);
+                let failed = self.failure.map(|failure| self.own_next.unwrap_or(after(failure)).to_owned());
                 failed.or_else(|| record.gave_up.first().map(|gave_up| then(gave_up).to_owned())).unwrap_or_default()
             }
         }

@@ -58,7 +58,7 @@ impl Driver {
         self.remember(source);
         let (given, plan) = self.given(source);
         let Some(record) = self.record.as_deref() else { return };
-        let story = Story { record, plan: &plan, promise: None, failure: None };
+        let story = Story::of(record, &plan);
         // A plan is the answer itself, where planning is all that was ever promised too.
         let notes = self.noted(record.degraded || !plan.is_empty()).then(|| story.object(&self.route.gates));
         match given {
@@ -127,7 +127,7 @@ impl Driver {
             return self.reject(&report, None, RetryAdvice::default(), outlet).await;
         };
         let Some(record) = self.record.as_deref() else { return };
-        let story = Story { record, plan: &[], promise: Some(&deferral.facts), failure: None };
+        let story = Story { promise: Some(&deferral.facts), ..Story::of(record, &[]) };
         if deferral.said.text.is_empty() {
             deferral.said.text = story.notice(&self.route.gates);
         }
@@ -290,7 +290,7 @@ impl Driver {
 
     /// Ends a stream that has begun, with what came before the failure and a typed error event.
     async fn interrupt(&mut self, failure: &FailureReport, outlet: &Outlet<Out>) {
-        let message = self.message(failure, RetryAdvice::default());
+        let message = message(failure, RetryAdvice::default(), self.own_next(failure).as_deref());
         let usage = self.record.as_ref().and_then(|record| record.attempts.last()).map(|attempt| attempt.usage);
         let id = self.facts.request_id.as_str();
         let event = error::event(self.inbound.dialect(), failure, &message, id, usage.as_ref());
@@ -306,9 +306,10 @@ impl Driver {
         let own = attempt.and_then(|attempt| self.lanes.get(attempt)).and_then(Exchange::take_refused);
         let Some(record) = self.record.as_deref() else { return };
         let (status, body) = own.unwrap_or_else(|| {
-            let message = self.message(failure, retry);
+            let next = self.own_next(failure);
+            let message = message(failure, retry, next.as_deref());
             let reply = error::body(self.inbound.dialect(), failure, &message, record.request_id.as_str());
-            let story = Story { record, plan: &[], promise: None, failure: Some(failure.failure) };
+            let story = Story { failure: Some(failure.failure), own_next: next.as_deref(), ..Story::of(record, &[]) };
             let notes = self.noted(false).then(|| story.object(&self.route.gates));
             let body = notes.iter().fold(reply.body, |body, notes| note::in_body(body, notes));
             (StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY), body)
@@ -321,9 +322,8 @@ impl Driver {
         self.conclude(response, outlet).await;
     }
 
-    /// What the client is told of a failure: what happened, and a safe next step.
-    fn message(&self, failure: &FailureReport, retry: RetryAdvice) -> String {
-        let message = error::message(failure, retry.retry_after).into_owned();
+    /// The route's own next step after a failure: of its `fail` backstop.
+    fn own_next(&self, failure: &FailureReport) -> Option<String> {
         let next = self.route.route().backstops.iter().find_map(|backstop| match &backstop.kind {
             BackstopKind::Fail { next } => next.as_deref(),
             BackstopKind::Static { .. }
@@ -332,17 +332,15 @@ impl Driver {
             | BackstopKind::Queue { .. }
             | BackstopKind::Confirm { .. }
             | BackstopKind::Escalate { .. } => None,
+        })?;
+        let facts = json!({
+            "request": self.inbound.as_value(),
+            "text": self.inbound.last_user_text().unwrap_or_default(),
+            "route": self.route.id(),
+            "next": notes::after(failure.failure),
+            "step": self.facts.workflow_step.as_deref().unwrap_or_default(),
         });
-        let facts = || {
-            json!({
-                "request": self.inbound.as_value(),
-                "text": self.inbound.last_user_text().unwrap_or_default(),
-                "next": notes::after(failure.failure),
-                "step": self.facts.workflow_step,
-            })
-        };
-        let next = next.and_then(|next| Template::compile(next).ok()?.render(&facts()).ok());
-        next.map_or(message.clone(), |next| format!("{message} {next}"))
+        Template::compile(next).ok()?.render(&facts).ok()
     }
 
     /// Whether bodies may carry what the client did not ask for.
@@ -431,4 +429,10 @@ fn with_facts(text: &str, facts: &Value) -> String {
         whole[name] = value.clone();
     }
     whole.to_string()
+}
+
+/// What the client is told of a failure: what happened, and a safe next step.
+fn message(failure: &FailureReport, retry: RetryAdvice, own_next: Option<&str>) -> String {
+    let message = error::message(failure, retry.retry_after);
+    own_next.map_or_else(|| message.to_string(), |next| format!("{message} {next}"))
 }

@@ -86,10 +86,9 @@ fn no_notice_names_a_vendor_a_model_a_target_or_a_status_code() {
                         ..record(outcome, vec![gave_up.clone()])
                     };
                     let story = Story {
-                        record: &record,
-                        plan: &[],
                         promise: kind.map(|_| &promise),
                         failure: outcome.failure(),
+                        ..Story::of(&record, &[])
                     };
                     let told = format!("{} {:?} {}", story.notice(&gates), story.sentences(), still(&gave_up));
                     let lower = told.to_lowercase().replace("refund", "");
@@ -113,7 +112,7 @@ fn a_contracts_notice_is_filled_from_the_facts() {
     let contract = Contract { notice: Some(notice.into()), ..Contract::plain("plain", StreamContract::Fail) };
     let gates = Gates::compile(&Arc::new(contract)).unwrap();
     let record = record(Outcome::Answered, vec![GaveUp::Tools { mode: ToolMode::ReadOnly }]);
-    let story = Story { record: &record, plan: &[], promise: None, failure: None };
+    let story = Story::of(&record, &[]);
     assert_eq!(
         story.notice(&gates),
         "Only look-ups work at the moment; nothing can be changed. Nothing was changed. Try again later to change \
@@ -131,7 +130,7 @@ fn a_full_reply_has_no_notice_and_the_state_comes_back_with_what_was_spent() {
         retry_count: Some(1),
         budget_used: Some(Usd::from_nanos(1_000_000)),
     });
-    let story = Story { record: &record, plan: &[], promise: None, failure: None };
+    let story = Story::of(&record, &[]);
     let object: Value = serde_json::from_str(&story.object(&gates)).unwrap();
     assert!(object.get("notice").is_none() && object["saved"] == false, "{object}");
     assert_eq!(object["state"], json!({ "step": "refund", "retry_count": 1, "budget_used_usd": 0.003 }));
