@@ -13,7 +13,7 @@ use bytes::Bytes;
 use outlast_model::{
     Brief, Failure,
     policy::{Ability, Contract, Dialect, StreamContract},
-    turn::Part,
+    turn::{Part, Turn},
 };
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -101,27 +101,31 @@ impl Inbound {
     /// When the target's dialect cannot say what this request says, or it cannot be made as short as the brief wants.
     pub fn adapt(&self, to: &Adapt<'_>) -> Result<Adapted, Unsupported> {
         let changes = (!to.put.is_plain()).then(|| Changes::of(self, to));
-        let rewritten = self.has_unsigned_thoughts() || changes.as_ref().is_some_and(Changes::rewrites_turns);
-        if to.dialect == self.dialect() && !rewritten {
-            return Ok(self.splice(to, changes.as_ref()));
+        if to.dialect == self.dialect() {
+            let rewritten = self.has_unsigned_thoughts() || changes.as_ref().is_some_and(Changes::rewrites_turns);
+            let turns = if rewritten { Some(self.turns(changes.as_ref())?) } else { None };
+            return Ok(self.splice(to, changes.as_ref(), turns.as_deref()));
         }
-        let hub = self.hub().map_err(|_| Unsupported { features: vec![crossing::UNREADABLE] })?;
-        if to.dialect != self.dialect() {
-            let features = self.cannot_carry(true);
-            if !features.is_empty() {
-                return Err(Unsupported { features });
-            }
+        let hub = self.hub().map_err(|_| unreadable())?;
+        let features = self.cannot_carry(true);
+        if !features.is_empty() {
+            return Err(Unsupported { features });
         }
         let mut changed = Cow::Borrowed(hub);
         if let Some(changes) = &changes {
             changes.apply(changed.to_mut())?;
         }
         let body = match to.dialect {
-            Dialect::OpenaiChat => openai_chat::encode_request(&changed, to, self.own_limit_name()),
+            Dialect::OpenaiChat => openai_chat::encode_request(&changed, to),
             Dialect::Anthropic => anthropic::encode_request(&changed, to),
         };
-        let strip_usage = to.dialect == Dialect::OpenaiChat && self.asks_usage_for(to);
-        Ok(Adapted { body: vec![body.into()], adapted: true, strip_usage })
+        Ok(Adapted { body: vec![body.into()], adapted: true, strip_usage: false })
+    }
+
+    /// The turns as they become.
+    fn turns(&self, changes: Option<&Changes<'_>>) -> Result<Vec<Turn>, Unsupported> {
+        let hub = self.hub().map_err(|_| unreadable())?;
+        changes.map_or_else(|| Ok(hub.turns.clone()), |changes| changes.turns(hub))
     }
 
     /// Whether the usage chunk has to be asked for, unasked by the client.
@@ -129,16 +133,9 @@ impl Inbound {
         self.dialect() == Dialect::OpenaiChat && self.stream() && to.ask_usage && !self.wants_usage()
     }
 
-    /// What an OpenAI client calls the output limit, if it set one.
-    fn own_limit_name(&self) -> Option<&'static str> {
-        let said =
-            |name: &&str| self.dialect() == Dialect::OpenaiChat && self.value(name).is_some_and(|it| it != "null");
-        ["max_completion_tokens", "max_tokens"].into_iter().find(said)
-    }
-
     /// The client's own body with the listed edits: `model`, a usage chunk asked for on an OpenAI stream, the `outlast`
-    /// object taken out, and what the brief and the contract change.
-    fn splice(&self, to: &Adapt<'_>, changes: Option<&Changes<'_>>) -> Adapted {
+    /// object taken out, and what the brief and the contract change. `turns`: they are written anew.
+    fn splice(&self, to: &Adapt<'_>, changes: Option<&Changes<'_>>, turns: Option<&[Turn]>) -> Adapted {
         let mut splice = Splice::new(self);
         if to.model != self.model() {
             let mut model = Writer::default();
@@ -160,8 +157,18 @@ impl Inbound {
                 None => splice.remove(name),
             }
         }
-        if let Some(messages) = changes.and_then(Changes::more_messages) {
-            splice.append_to_list("messages", messages);
+        match (turns, self.dialect()) {
+            (Some(turns), Dialect::OpenaiChat) => splice.set("messages", openai_chat::encode_turns(turns)),
+            (Some(turns), Dialect::Anthropic) => {
+                let (system, messages) = anthropic::encode_turns(turns);
+                splice.set("messages", messages);
+                system.into_iter().for_each(|system| splice.set("system", system));
+            }
+            (None, _) => {
+                if let Some(messages) = changes.and_then(Changes::more_messages) {
+                    splice.append_to_list("messages", messages);
+                }
+            }
         }
         let adapted = splice.len() > before;
         Adapted { body: splice.finish(), adapted, strip_usage }
@@ -180,6 +187,10 @@ impl Inbound {
                 parts.any(|part| matches!(part, Part::Reasoning { signature, .. } if signature.as_deref().is_none_or(str::is_empty)))
             })
     }
+}
+
+fn unreadable() -> Unsupported {
+    Unsupported { features: vec![crossing::UNREADABLE] }
 }
 
 /// `stream_options` with `include_usage`, the other options as they are.

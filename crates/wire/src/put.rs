@@ -1,7 +1,8 @@
 //! What the engine's brief and the contract change of a request for one target.
 //!
-//! Each change is known in two forms: as edits of the client's own bytes, for a target of the same dialect, and as a
-//! change of the hub form, for a target of the other dialect or where turns have to be written anew.
+//! Each change is known in two forms: as a top-level field that becomes another, for a target of the client's dialect,
+//! and as a change of the hub form, for one of the other dialect. Turns change in the hub form; for a target of the
+//! client's dialect they are written back into the client's own body.
 
 use crate::{
     Adapt, Inbound, Put, Unsupported, anthropic,
@@ -90,6 +91,9 @@ impl<'a> Changes<'a> {
     pub(crate) fn fields(&self) -> Vec<Field> {
         let mut fields = self.tools.fields(self.described);
         fields.extend(self.limit_fields());
+        if self.described {
+            fields.extend(self.form_fields());
+        }
         fields.extend(self.schema_field());
         fields
     }
@@ -108,35 +112,37 @@ impl<'a> Changes<'a> {
         Some(messages)
     }
 
-    /// Makes the same changes in the hub form.
-    pub(crate) fn apply(&self, request: &mut Request) -> Result<(), Unsupported> {
-        let own = self.to.dialect == request.origin;
+    /// The turns as they become.
+    pub(crate) fn turns(&self, request: &Request) -> Result<Vec<Turn>, Unsupported> {
+        let mut turns = request.turns.clone();
         if let Some(limit) = self.to.put.brief.shorten_to {
             let gone = shorten::dropped(self.inbound, request, self.to.put.contract, limit, self.added());
             let gone = gone.ok_or_else(|| Unsupported { features: vec![SHORTEN] })?;
             let mut gone = gone.into_iter();
-            request.turns.retain(|_| !gone.next().unwrap_or_default());
+            turns.retain(|_| !gone.next().unwrap_or_default());
         }
-        let records = self.traffic_as_text && traffic::is_in(request);
+        let records = self.traffic_as_text && traffic::is_in(&turns);
         if records {
-            traffic::as_text(&mut request.turns);
+            traffic::as_text(&mut turns);
         }
         if let Some(words) = self.instruction(request, records) {
-            instruct(request, words);
+            instruct(&mut turns, words);
         }
-        self.tools.filter(request, self.described);
-        if own {
-            for (name, value) in self.tools.fields(self.described) {
-                if !matches!(name, "tools" | "tool_choice" | "parallel_tool_calls") {
-                    set(&mut request.extra, name, value);
-                }
-            }
-        }
-        self.apply_limit(request, own);
-        self.apply_output(request, own);
         if let Some(demand) = &self.demand {
-            request.turns.extend(mend::turns(self.to.put.mend.unwrap_or_default(), demand.clone()));
+            turns.extend(mend::turns(self.to.put.mend.unwrap_or_default(), demand.clone()));
         }
+        Ok(turns)
+    }
+
+    /// Makes the same changes in the hub form, for a target of the other dialect.
+    pub(crate) fn apply(&self, request: &mut Request) -> Result<(), Unsupported> {
+        request.turns = self.turns(request)?;
+        self.tools.filter(request, self.described);
+        if let Some(limit) = self.to.put.brief.max_output_tokens {
+            let said = request.max_output_tokens;
+            request.max_output_tokens = Some(said.map_or_else(|| self.limit_unset(limit), |said| said.min(limit)));
+        }
+        self.apply_output(request);
         Ok(())
     }
 
@@ -201,15 +207,6 @@ impl<'a> Changes<'a> {
         Some(("thinking", lower))
     }
 
-    fn apply_limit(&self, request: &mut Request, own: bool) {
-        let Some(limit) = self.to.put.brief.max_output_tokens else { return };
-        let limit = request.max_output_tokens.map_or_else(|| self.limit_unset(limit), |said| said.min(limit));
-        request.max_output_tokens = Some(limit);
-        if own && let Some((name, value)) = self.thinking_field(limit) {
-            set(&mut request.extra, name, value);
-        }
-    }
-
     /// The field that demands the contract's schema of a target of the client's dialect.
     fn schema_field(&self) -> Option<Field> {
         let Told::Natively(schema) = self.schema else { return None };
@@ -237,30 +234,35 @@ impl<'a> Changes<'a> {
         }
     }
 
-    fn apply_output(&self, request: &mut Request, own: bool) {
-        let own_anthropic = own && request.origin == Dialect::Anthropic;
-        if self.described {
-            let json = self.to.dialect == Dialect::OpenaiChat && self.to.put.native_schema == Ability::Yes;
-            request.output = if json { OutputFormat::Json } else { OutputFormat::Text };
-            if own_anthropic {
-                set(&mut request.extra, "output_format", None);
+    /// The fields of a request whose answer is to be a plan in words: what the client demands of it is told in words too.
+    fn form_fields(&self) -> Vec<Field> {
+        match self.inbound.dialect() {
+            Dialect::OpenaiChat => vec![("response_format", self.plan_is_json().then(|| JSON_OBJECT.to_owned()))],
+            Dialect::Anthropic => {
+                let config = self.inbound.value("output_config");
                 let config =
-                    request.extra.get("output_config").and_then(|raw| serde_json::from_str::<Fields<'_>>(raw).ok());
-                if let Some(mut config) = config {
-                    config.raw("format");
-                    let mut w = Writer::default();
-                    w.open(b'{').extra(&config.rest()).close(b'}');
-                    set(&mut request.extra, "output_config", Some(w.text()));
-                }
+                    config.and_then(|raw| serde_json::from_str::<Fields<'_>>(raw).ok()).and_then(|mut config| {
+                        config.raw("format")?;
+                        let mut w = Writer::default();
+                        w.open(b'{').extra(&config.rest()).close(b'}');
+                        Some(("output_config", Some(w.text())))
+                    });
+                config.into_iter().chain([("output_format", None)]).collect()
             }
-            return;
         }
-        let Told::Natively(schema) = self.schema else { return };
-        if own_anthropic {
-            if let Some((name, value)) = self.schema_field() {
-                set(&mut request.extra, name, value);
-            }
-        } else if let Ok(raw) = RawValue::from_string(schema.json.to_string()) {
+    }
+
+    /// The target has a field that makes it answer in JSON.
+    fn plan_is_json(&self) -> bool {
+        self.to.dialect == Dialect::OpenaiChat && self.to.put.native_schema == Ability::Yes
+    }
+
+    fn apply_output(&self, request: &mut Request) {
+        if self.described {
+            request.output = if self.plan_is_json() { OutputFormat::Json } else { OutputFormat::Text };
+        } else if let Told::Natively(schema) = self.schema
+            && let Ok(raw) = RawValue::from_string(schema.json.to_string())
+        {
             request.output = OutputFormat::JsonSchema {
                 name: Some(SCHEMA_NAME.into()),
                 description: None,
@@ -295,16 +297,18 @@ impl<'a> Changes<'a> {
     }
 }
 
+/// OpenAI's `response_format` for any JSON.
+const JSON_OBJECT: &str = r#"{"type":"json_object"}"#;
 /// What OpenAI's `json_schema` wants as a name.
 const SCHEMA_NAME: &str = "answer";
 
 /// Puts words at the end of the instructions the conversation begins with.
-fn instruct(request: &mut Request, words: String) {
+fn instruct(turns: &mut Vec<Turn>, words: String) {
     let is_instruction = |turn: &&Turn| matches!(turn.role, Role::System | Role::Developer);
-    let leading = request.turns.iter().take_while(is_instruction).count();
-    let Some(turn) = leading.checked_sub(1).map(|last| &mut request.turns[last]) else {
+    let leading = turns.iter().take_while(is_instruction).count();
+    let Some(turn) = leading.checked_sub(1).map(|last| &mut turns[last]) else {
         let parts = vec![Part::Text { text: words.into(), extra: Extra::default() }];
-        request.turns.insert(0, Turn { role: Role::System, parts, extra: Extra::default() });
+        turns.insert(0, Turn { role: Role::System, parts, extra: Extra::default() });
         return;
     };
     match turn.parts.last_mut() {
@@ -316,18 +320,4 @@ fn instruct(request: &mut Request, words: String) {
 
 fn text_of(turn: &Turn) -> String {
     openai_chat::joined(&turn.parts, "\n\n")
-}
-
-/// Replaces, adds or takes out a field.
-fn set(extra: &mut Extra, name: &str, value: Option<String>) {
-    let value = value.and_then(|value| RawValue::from_string(value).ok());
-    let at = extra.0.iter().position(|(key, _)| &**key == name);
-    match (at, value) {
-        (Some(at), Some(value)) => extra.0[at].1 = value,
-        (Some(at), None) => {
-            extra.0.remove(at);
-        }
-        (None, Some(value)) => extra.0.push((name.into(), value)),
-        (None, None) => {}
-    }
 }

@@ -126,7 +126,7 @@ fn recorded_requests_survive_the_hub_form() {
             put: Put::plain(),
         };
         let again = match exchange.dialect {
-            Dialect::OpenaiChat => openai_chat::encode_request(hub, &adapt, None),
+            Dialect::OpenaiChat => openai_chat::encode_request(hub, &adapt),
             Dialect::Anthropic => anthropic::encode_request(hub, &adapt),
         };
         let before = normal(&serde_json::from_str(body).unwrap());

@@ -1,12 +1,12 @@
 //! Earlier tool calls and their results as text: for a target that is sent no tools and would stumble over them.
 
 use crate::shorten::is_tool_traffic;
-use outlast_model::turn::{Extra, Part, Request, Role, Turn};
+use outlast_model::turn::{Extra, Part, Role, Turn};
 use std::collections::HashMap;
 
-/// Whether a request carries calls or results of tools.
-pub(crate) fn is_in(request: &Request) -> bool {
-    request.turns.iter().any(|turn| turn.parts.iter().any(is_tool_traffic))
+/// Whether calls or results of tools are among the turns.
+pub(crate) fn is_in(turns: &[Turn]) -> bool {
+    turns.iter().any(|turn| turn.parts.iter().any(is_tool_traffic))
 }
 
 /// Writes every call and result as a line of text in its turn. Neighbours of one role become one turn, because some

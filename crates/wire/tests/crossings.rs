@@ -503,10 +503,10 @@ fn thoughts_that_outlast_made_of_another_vendors_do_not_go_to_anthropic() {
     assert_snapshot!(crossed(A, A, body), @r#"
     model: "target-model"
     max_tokens: 9
+    thinking: {"type":"adaptive"}
     - {"role":"user","content":"x"}
     - {"role":"assistant","content":[{"type":"text","text":"y"}]}
     - {"role":"user","content":"z"}
-    thinking: {"type":"adaptive"}
     "#);
     let signed = body.replace(r#""signature":"""#, r#""signature":"abc""#);
     let adapted = inbound(A, &signed)

@@ -390,6 +390,19 @@ fn a_target_without_tools_is_asked_for_a_plan_in_words() {
 }
 
 #[test]
+fn where_turns_are_written_anew_the_other_fields_stay_byte_for_byte() {
+    let body = r#"{ "made_up" : [1,  2.50],"stream":true, "stream_options": {"include_obfuscation" :false,"include_usage":true},"model":"gpt-target", "max_completion_tokens" : 1000, "messages":[{"role":"user","content":"x","name":"n"}]}"#;
+    let (brief, contract) = (Brief::default(), with_schema());
+    let put = Put { brief: &brief, contract: &contract, ..Put::plain() };
+    let inbound = Inbound::parse(O, body.into()).unwrap();
+    let to = Adapt { dialect: O, model: "gpt-target", max_output: None, ask_usage: true, put };
+    let sent = String::from_utf8(inbound.adapt(&to).unwrap().body.concat()).unwrap();
+    let (before, _) = body.split_once(r#"[{"role""#).unwrap();
+    assert!(sent.starts_with(before), "{sent}");
+    assert!(sent.ends_with(r#",{"role":"user","content":"x","name":"n"}]}"#), "{sent}");
+}
+
+#[test]
 fn a_plan_in_words_keeps_what_the_request_demands_of_the_answer() {
     let brief = mode(ToolMode::PlanOnly);
     let contract = with_tools(&[]);

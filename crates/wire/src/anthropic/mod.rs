@@ -11,7 +11,7 @@ pub(crate) use encoder::Encoder;
 pub(crate) use reply::{decode_reply, encode_reply};
 pub(crate) use request::{decode_request, output_format};
 pub use request_out::MAX_TOKENS_DEFAULT;
-pub(crate) use request_out::encode_request;
+pub(crate) use request_out::{encode_request, encode_turns};
 pub(crate) use stream::Decoder;
 
 use outlast_model::turn::Finish;

@@ -65,19 +65,32 @@ pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>) -> Vec<u8> {
 
 /// Turns that came from this dialect, one message each.
 fn own_turns(turns: &[Turn], w: &mut Writer) {
+    let (system, messages) = encode_turns(turns);
+    let text = |json: &[u8]| String::from_utf8_lossy(json).into_owned();
+    if let Some(system) = system {
+        w.key("system").raw(&text(&system));
+    }
+    w.key("messages").raw(&text(&messages));
+}
+
+/// Writes the `system` field and the messages of a request that came in this dialect.
+pub(crate) fn encode_turns(turns: &[Turn]) -> (Option<Vec<u8>>, Vec<u8>) {
     let (system, messages) = match turns {
         [first, rest @ ..] if first.role == Role::System => (Some(first), rest),
         _ => (None, turns),
     };
-    if let Some(system) = system {
-        w.key("system");
-        content(&system.parts.iter().collect::<Vec<_>>(), true, w);
-    }
-    w.key("messages").open(b'[');
+    let system = system.map(|system| {
+        let mut w = Writer::default();
+        content(&system.parts.iter().collect::<Vec<_>>(), true, &mut w);
+        w.finish()
+    });
+    let mut w = Writer::default();
+    w.open(b'[');
     for turn in messages {
-        message(role_word(turn.role), &turn.parts.iter().collect::<Vec<_>>(), true, &turn.extra, w);
+        message(role_word(turn.role), &turn.parts.iter().collect::<Vec<_>>(), true, &turn.extra, &mut w);
     }
     w.close(b']');
+    (system, w.finish())
 }
 
 /// Turns of another dialect: system prompts move to the top, neighbours of one role become one message, and results

@@ -10,7 +10,7 @@ mod usage;
 pub(crate) use encoder::Encoder;
 pub(crate) use reply::{decode_reply, encode_reply};
 pub(crate) use request::{decode_request, output_format};
-pub(crate) use request_out::{encode_request, joined, limit_name};
+pub(crate) use request_out::{encode_request, encode_turns, joined, limit_name};
 pub(crate) use stream::Decoder;
 
 use outlast_model::turn::Finish;

@@ -6,9 +6,8 @@ use outlast_model::{
     turn::{ImageSource, OutputFormat, Part, Request, Role, Tool, ToolCall, ToolChoice, Turn},
 };
 
-/// Writes a request for a target. What the dialect cannot say has been refused before. `limit`: what the client calls the
-/// output limit, if it speaks this dialect and has said.
-pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>, limit: Option<&str>) -> Vec<u8> {
+/// Writes a request for a target. What the dialect cannot say has been refused before.
+pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>) -> Vec<u8> {
     let own = request.origin == Dialect::OpenaiChat;
     let mut w = Writer::default();
     w.open(b'{').key("model").str(to.model);
@@ -18,7 +17,7 @@ pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>, limit: Option<&s
     }
     w.close(b']');
     if let Some(tokens) = request.max_output_tokens {
-        w.key(limit.unwrap_or_else(|| limit_name(to.model))).plain(tokens);
+        w.key(limit_name(to.model)).plain(tokens);
     }
     for (name, value) in [("temperature", request.temperature), ("top_p", request.top_p)] {
         if let Some(value) = value {
@@ -47,6 +46,15 @@ pub(crate) fn encode_request(request: &Request, to: &Adapt<'_>, limit: Option<&s
         w.extra(&request.extra);
     }
     w.close(b'}');
+    w.finish()
+}
+
+/// Writes the messages of a request that came in this dialect.
+pub(crate) fn encode_turns(turns: &[Turn]) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.open(b'[');
+    turns.iter().for_each(|turn| messages(turn, true, &mut w));
+    w.close(b']');
     w.finish()
 }
 
