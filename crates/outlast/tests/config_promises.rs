@@ -242,6 +242,9 @@ fn a_golden_task_becomes_a_request_and_a_contract_of_its_own() {
         [routes.support]
         targets = ["openai/gpt-5.2"]
         contract = "agent"
+        [contracts.agent]
+        must_not = ["As an AI"]
+        repair = 1
         [golden.filed]
         file = "task.json"
         every = "1m"
@@ -262,8 +265,10 @@ fn a_golden_task_becomes_a_request_and_a_contract_of_its_own() {
     assert_eq!(body["outlast"]["state"]["step"], "golden", "the route's contract asks every request for its step");
     let checks = &filed.gates.contract().checks;
     assert!(checks.schema.is_some() && checks.evidence.as_ref().unwrap().citations.is_none());
-    assert_eq!((checks.must_include[0].as_ref(), checks.must_not[0].as_ref()), ("30 days", "never"));
-    assert!(written.gates.contract().checks.evidence.is_none());
+    assert_eq!((checks.must_include[0].as_ref(), checks.must_not[1].as_ref()), ("30 days", "never"));
+    let checks = &written.gates.contract().checks;
+    assert_eq!(checks.must_not[0].as_ref(), "As an AI", "the route's own checks hold as well");
+    assert!(checks.evidence.is_none() && !written.gates.contract().repair.model);
 }
 
 #[test]

@@ -112,6 +112,7 @@ fn judge_one(
         checks,
     };
     super::fit::explicit_stream(&contract, file, log);
+    tools_permitted(&contract, file, log);
     compiles(&contract, file, place, log);
     contract
 }
@@ -435,6 +436,17 @@ fn tool_policy(At { value: file, place }: &At<ToolsFile>, log: &mut Log) -> Tool
         log.warn(place, what);
     }
     policy
+}
+
+/// A tool that is never offered need not be known as one that only reads.
+fn tools_permitted(contract: &Contract, file: &ContractFile, log: &mut Log) {
+    let (Some(permitted), Some(tools)) = (&contract.permissions.tools, &file.tools) else { return };
+    for tool in tools.value.read_only.iter().flat_map(|list| &list.value) {
+        if !permitted.iter().any(|name| **name == *tool.value) {
+            let what = format!("`{}` is never offered: permissions.tools does not name it", tool.value);
+            log.error(&tool.place, what, "Add it there, or remove it here");
+        }
+    }
 }
 
 /// How much a mode lets a model do, most first.

@@ -11,7 +11,7 @@ use super::{
 };
 use outlast_model::{
     RouteId,
-    policy::{Contract, Evidence, Keep, Route, Schema, StreamContract},
+    policy::{ConfidenceFrom, Contract, Evidence, Keep, Route, RouteTarget, Schema, StreamContract, TargetSpec},
 };
 use outlast_wire::contract::Gates;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub struct GoldenTask {
     pub every: Duration,
     /// The request, as an openai-chat body in JSON. Its `model` is the route.
     pub body: Arc<str>,
-    /// What the reply has to keep, as a contract of its own, beside the route's.
+    /// What the reply has to keep: what the route's contract checks, and the task's own.
     pub gates: Arc<Gates>,
 }
 
@@ -80,6 +80,7 @@ struct Fixtures {
 pub(super) fn judge(
     file: &File,
     routes: &BTreeMap<RouteId, Arc<Route>>,
+    targets: &[TargetSpec],
     around: Around<'_>,
     log: &mut Log,
 ) -> Vec<GoldenTask> {
@@ -104,6 +105,11 @@ pub(super) fn judge(
             continue;
         }
         let Some(known) = routes.get(route.as_str()) else { continue };
+        let probed = |entry: &RouteTarget| targets.iter().any(|spec| spec.id == entry.target && spec.probes);
+        if !known.targets.iter().any(probed) {
+            let what = format!("it is never asked: no target of route \"{route}\" may be probed");
+            log.error(place, what, "Set probes = true on one of them, or remove it");
+        }
         let at = golden.schema.as_ref().map_or(place, |schema| &schema.place);
         if let (Some(body), Some(gates)) = (body(&task, known, place, log), gates(name, &task, known, at, log)) {
             tasks.push(GoldenTask { name: name.as_str().into(), route: known.id.clone(), every, body, gates });
@@ -207,26 +213,37 @@ fn body(task: &Task, route: &Route, place: &Place, log: &mut Log) -> Option<Arc<
     Some(body.to_string().into())
 }
 
-/// What the reply has to keep.
+/// What the reply has to keep: the route's checks and the task's own. No repair and no judge stand in between, because
+/// it is the target that is looked at.
 fn gates(name: &str, task: &Task, route: &Route, place: &Place, log: &mut Log) -> Option<Arc<Gates>> {
-    let mut contract = Contract::plain(&format!("golden {name}"), StreamContract::Buffer);
-    let phrases = |list: &[String]| list.iter().map(|phrase| Arc::from(phrase.as_str())).collect();
-    contract.checks.must_include = phrases(&task.must_include);
-    contract.checks.must_not = phrases(&task.must_not);
-    contract.checks.schema = task.schema.as_ref().map(|schema| {
+    let plain = Contract::plain(&format!("golden {name}"), StreamContract::Buffer);
+    let confidence = route.contract.confidence.clone().filter(|c| matches!(c.from, ConfidenceFrom::Field(_)));
+    let mut contract = Contract {
+        checks: route.contract.checks.clone(),
+        keeps: route.contract.keeps.clone(),
+        permissions: route.contract.permissions.clone(),
+        confidence,
+        ..plain
+    };
+    let checks = &mut contract.checks;
+    for (list, more) in [(&mut checks.must_include, &task.must_include), (&mut checks.must_not, &task.must_not)] {
+        list.extend(more.iter().map(|phrase| Arc::from(phrase.as_str())));
+    }
+    if let Some(schema) = &task.schema {
         let source = format!("golden {name}").into();
-        Arc::new(Schema { source, json: schema.to_string().into() })
-    });
-    if task.requires_citation {
-        if task.fixtures.sources.is_empty() {
-            log.error(place, "it requires a citation and brings no source", "Add fixtures = { sources = [\"doc-1\"] }");
-        }
-        let routes = route.contract.checks.evidence.as_ref();
-        let citations = routes.and_then(|evidence| evidence.citations.clone());
-        contract.checks.evidence = Some(Evidence { sources: "outlast.sources".into(), citations, min: 1 });
-    } else if !task.fixtures.sources.is_empty() && route.contract.checks.evidence.is_none() {
+        checks.schema = Some(Arc::new(Schema { source, json: schema.to_string().into() }));
+    }
+    let cites = !task.fixtures.sources.is_empty();
+    if task.requires_citation && !cites {
+        log.error(place, "it requires a citation and brings no source", "Add fixtures = { sources = [\"doc-1\"] }");
+    } else if cites && !task.requires_citation && checks.evidence.is_none() {
         log.error(place, "its sources never take effect: nothing asks for a citation", "Set requires_citation = true");
     }
+    let any = Evidence { sources: "outlast.sources".into(), citations: None, min: 1 };
+    checks.evidence = match checks.evidence.take() {
+        Some(evidence) => cites.then(|| Evidence { sources: any.sources, ..evidence }),
+        None => task.requires_citation.then_some(any),
+    };
     match Gates::compile(&Arc::new(contract)) {
         Ok(gates) => Some(Arc::new(gates)),
         Err(bad) => {

@@ -42,7 +42,7 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
     let around = Around { base, env, files: &files };
     let routing = routes::judge(&file, &judged, around, &mut log);
     let store = store::judge(file.store.as_ref(), around, &mut log);
-    let golden = golden::judge(&file, &routing.routes, around, &mut log);
+    let golden = golden::judge(&file, &routing.routes, &routing.targets, around, &mut log);
     if !log.is_clean() {
         return Err(log.into_errors());
     }
