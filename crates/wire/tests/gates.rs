@@ -17,6 +17,7 @@ use outlast_wire::{
     contract::Gates,
     reply,
 };
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -524,6 +525,75 @@ fn several_choices_are_judged_each_and_none_is_repaired() {
     let checked = check::reply(&Asked { inbound: &inbound, gates: &gates, brief: &Brief::default() }, &read);
     assert!(checked.findings.problems[0].what.starts_with("choices[1]: "), "{:?}", checked.findings);
     assert_eq!((checked.findings.problems.len(), checked.instead), (1, None));
+}
+
+/// All the gates at once.
+fn strict() -> Case {
+    let mut case = checks(Checks {
+        schema: schema(SUPPORT),
+        evidence: Some(Evidence { sources: "outlast.sources".into(), citations: None, min: 1 }),
+        must_include: vec!["a".into()],
+        must_not: vec!["zzz".into()],
+        language: Some("en".into()),
+        length: Some(Length { min: Some(2), max: Some(1000) }),
+        reject_duplicates: true,
+        expressions: vec![Expression { name: "e".into(), expression: "text|length > 1".into() }],
+    });
+    case.contract.repair = Repair { fixes: Fix::ALL.to_vec(), ..Repair::default() };
+    case.contract.refusal = RefusalPolicy::Reroute;
+    case.tools = &["refund_order", "send_email"];
+    case.request = json!({"outlast": {"sources": ["doc-1", "ä"]}});
+    case
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_gates_panic(
+        text in prop_oneof![
+            ".{0,120}",
+            "[\\[\\]`~{}\",:.,;!?|>#*\\-\n doc1äé—’“”。é日本語]{0,160}",
+            "((I|we|I've|have|not|refunded|sent|,|and|been|now|—|’|É|ß|\\.|\\?) ?){0,40}",
+            "(I’m sorry|but|,|;|—|I can’t|help|ÿ|do that|\\.| ){0,20}",
+        ],
+        json: bool,
+        mode in prop_oneof![Just(ToolMode::Full), Just(ToolMode::PlanOnly), Just(ToolMode::ReadOnly), Just(ToolMode::None)],
+    ) {
+        let mut case = strict();
+        if !json {
+            case.contract.checks.schema = None;
+        }
+        let gates = Gates::compile(&Arc::new(case.contract.clone())).unwrap();
+        let inbound = case.inbound(Dialect::OpenaiChat, false);
+        let brief = Brief { tool_mode: mode, ..Brief::default() };
+        let asked = Asked { inbound: &inbound, gates: &gates, brief: &brief };
+        for text in [text.clone(), format!("```json\n{text}"), json!({"summary": text}).to_string()] {
+            let once = check::said(&asked, &Said::text("1", "m", text.clone()));
+            prop_assert_eq!(&once, &check::said(&asked, &Said::text("1", "m", text)), "judged the same again");
+        }
+    }
+
+    /// Whatever was cut off: with the schema satisfied, all that is delivered stands as it stood in the original.
+    #[test]
+    fn a_reply_cut_anywhere_is_never_delivered_as_another(cut in 0..200usize, action in "[a-z\\]},:\"]{0,12}", extra in any::<i32>()) {
+        let mut case = checks(Checks { schema: schema(SUPPORT), ..Checks::default() });
+        case.contract.repair = Repair { fixes: Fix::ALL.to_vec(), ..Repair::default() };
+        let original = json!({"summary": "s", "risk": "low", "next_action": action, "more": {"n": extra, "list": [1, {"a": true}, 2]}});
+        let text = original.to_string();
+        let cut = cut.min(text.len());
+        let gates = Gates::compile(&Arc::new(case.contract.clone())).unwrap();
+        let inbound = case.inbound(Dialect::OpenaiChat, false);
+        let asked = Asked { inbound: &inbound, gates: &gates, brief: &Brief::default() };
+        let checked = check::said(&asked, &Said::text("1", "m", &text[..cut]));
+        if checked.findings.problems.is_empty() {
+            let delivered = checked.instead.map_or_else(|| text[..cut].to_owned(), |said| said.text);
+            let delivered: Value = serde_json::from_str(&delivered).unwrap();
+            for name in ["summary", "risk", "next_action"] {
+                prop_assert_eq!(&delivered[name], &original[name]);
+            }
+            let n = &delivered["more"]["n"];
+            prop_assert!(n.is_null() || *n == original["more"]["n"], "{}", delivered);
+        }
+    }
 }
 
 #[test]
