@@ -337,6 +337,15 @@ fn the_mode_that_the_policy_wants_is_no_degradation() {
 }
 
 #[test]
+fn a_tool_policy_holds_for_what_the_provider_runs_too() {
+    let policy = ToolPolicy { primary: ToolMode::ReadOnly, fallback: ToolMode::None, read_only: Vec::new() };
+    let contract = Contract { tools: Some(policy), ..Contract::plain("reads", StreamContract::Fail) };
+    let needs = Needs { provider_effects: true, ..stream() };
+    let world = ask(under(contract, &["a/m"]), &[able("a/m", Ability::No)], needs, |_| ok());
+    assert_eq!((world.settled(0).tool_mode, world.settled(0).outcome), (ToolMode::ReadOnly, Outcome::Answered));
+}
+
+#[test]
 fn a_ranking_never_puts_a_lesser_tool_mode_before_the_full_one() {
     let cheap = TargetSpec { price: Some(outlast_model::Price::per_million(0.1, 0.1, None, None)), ..target("b/m") };
     let mut route = under(with_tools(ToolMode::PlanOnly), &["a/m", "b/m"]);

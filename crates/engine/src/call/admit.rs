@@ -127,6 +127,8 @@ fn suits(spec: &TargetSpec, primary: bool, contract: &Contract, needs: &Needs) -
     let tools = spec.capabilities.tools;
     let mode = match &contract.tools {
         Some(policy) if needs.tools => policy.mode(primary, tools).ok_or(WhyLeftOut::NoTools)?,
+        // What the provider runs takes no ability to call functions.
+        Some(policy) if needs.provider_effects => policy.mode(primary, Ability::Unknown).unwrap_or_default(),
         Some(_) | None => ToolMode::Full,
     };
     let calls_tools = needs.tools && matches!(mode, ToolMode::Full | ToolMode::ReadOnly);
