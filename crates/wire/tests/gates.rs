@@ -440,13 +440,10 @@ fn closing_brackets_needs_a_schema_to_say_that_nothing_is_missing() {
 fn a_refusal_in_words_is_no_broken_json_and_is_looked_for_where_it_matters() {
     let no = "I'm sorry, but I can't help with that.";
     let mut json = checks(Checks { schema: schema(SUPPORT), ..Checks::default() });
-    assert_eq!(
-        json.breaks(&says(no)),
-        [Err(Failure::Refusal), Ok(Gate::Schema)],
-        "delivered it would break the client"
-    );
-    json.contract.refusal = RefusalPolicy::Reroute;
-    assert_eq!(json.breaks(&says(no)), [Err(Failure::Refusal)]);
+    for policy in [RefusalPolicy::Deliver, RefusalPolicy::Reroute, RefusalPolicy::Review] {
+        json.contract.refusal = policy;
+        assert_eq!(json.breaks(&says(no)), [Err(Failure::Refusal), Ok(Gate::Schema)], "delivered it breaks the client");
+    }
     let mut text = case();
     assert_eq!(text.breaks(&says(no)), []);
     text.contract.refusal = RefusalPolicy::Review;

@@ -7,8 +7,8 @@
 //! and claims are looked for.
 //!
 //! A JSON reply that breaks only in its syntax may be repaired by the fixes the contract lists; what comes of it is
-//! judged from the start. A text where JSON is due and that opens like a refusal is one; where the contract delivers
-//! refusals it is broken JSON as well, because it cannot be delivered as what was demanded.
+//! judged from the start. A text where JSON is due and that opens like a refusal is one, and broken JSON as well: even
+//! a contract that delivers refusals cannot deliver it as what was demanded.
 //!
 //! A finding names rules, tools the client offered and places in a schema of the client's or the operator's. It never
 //! holds a word of the reply: findings are kept in the lineage, replies are not.
@@ -325,9 +325,7 @@ impl Choice<'_> {
             }
             NotJson::At { .. } if refusal::opens(text) => {
                 found.add(Failure::Refusal, "the text opens with a refusal where JSON is due");
-                if asked.gates.contract().refusal == RefusalPolicy::Deliver {
-                    self.not_json("the text is not JSON but a refusal", found);
-                }
+                self.not_json("the text is not JSON but a refusal", found);
             }
             NotJson::At { line, column } => {
                 self.not_json(&format!("the text is not JSON (line {line}, column {column})"), found);
