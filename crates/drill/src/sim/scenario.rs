@@ -29,6 +29,9 @@ pub enum Scenario {
     /// One in seven of A's replies is wrong where one in twenty was, for 1,200 s, and no check sees it; golden tasks do.
     #[serde(rename = "15")]
     SilentLoss,
+    /// The same with one in five.
+    #[serde(rename = "15b")]
+    LargeSilentLoss,
     /// Nothing is out of the ordinary, and slow first tokens are raced: what hedging brings and costs.
     #[serde(rename = "h")]
     Hedging,
@@ -57,16 +60,19 @@ const ERROR_AFTER: Duration = Duration::from_millis(200);
 const GOLDEN_EVERY: Duration = Duration::from_secs(5);
 /// The median number of golden tasks in which an optimal detector sees ten points lost, at one false alarm in 1,000.
 const LOSS_SHOWS_IN: u32 = 56;
+/// And fifteen points: between those for ten, and the 23 for twenty.
+const LARGE_LOSS_SHOWS_IN: u32 = 35;
 
 impl Scenario {
     /// All that are built, in order.
-    pub const ALL: [Scenario; 7] = [
+    pub const ALL: [Scenario; 8] = [
         Scenario::Refusing,
         Scenario::Hanging,
         Scenario::Quarter,
         Scenario::Tenth,
         Scenario::CapacityDip,
         Scenario::SilentLoss,
+        Scenario::LargeSilentLoss,
         Scenario::Hedging,
     ];
 
@@ -79,6 +85,7 @@ impl Scenario {
             Scenario::Tenth => "3b",
             Scenario::CapacityDip => "13",
             Scenario::SilentLoss => "15",
+            Scenario::LargeSilentLoss => "15b",
             Scenario::Hedging => "h",
         }
     }
@@ -92,6 +99,7 @@ impl Scenario {
             Scenario::Tenth => "A fails 10 %, slow",
             Scenario::CapacityDip => "capacity dips to 20 %",
             Scenario::SilentLoss => "A wrong 5 % to 15 %",
+            Scenario::LargeSilentLoss => "A wrong 5 % to 20 %",
             Scenario::Hedging => "slow tokens are raced",
         }
     }
@@ -102,7 +110,7 @@ impl Scenario {
             Scenario::Refusing | Scenario::Hanging => Duration::from_secs(300),
             Scenario::Quarter | Scenario::Tenth => Duration::from_secs(600),
             Scenario::CapacityDip => Duration::from_secs(30),
-            Scenario::SilentLoss => Duration::from_secs(1200),
+            Scenario::SilentLoss | Scenario::LargeSilentLoss => Duration::from_secs(1200),
             Scenario::Hedging => Duration::from_secs(600),
         }
     }
@@ -114,7 +122,7 @@ impl Scenario {
             // The capacity dip is judged over 750 s, as in the study it comes from.
             Scenario::CapacityDip => 600,
             // Coming back takes golden tasks too.
-            Scenario::SilentLoss => 1200,
+            Scenario::SilentLoss | Scenario::LargeSilentLoss => 1200,
         };
         ONSET + self.lasts() + Duration::from_secs(after)
     }
@@ -131,6 +139,7 @@ impl Scenario {
             | Scenario::Quarter
             | Scenario::Tenth
             | Scenario::SilentLoss
+            | Scenario::LargeSilentLoss
             | Scenario::Hedging => 3,
             Scenario::CapacityDip => 1,
         }
@@ -144,6 +153,7 @@ impl Scenario {
             | Scenario::Quarter
             | Scenario::Tenth
             | Scenario::SilentLoss
+            | Scenario::LargeSilentLoss
             | Scenario::Hedging => Duration::from_secs(60),
             Scenario::CapacityDip => Duration::from_secs(10),
         }
@@ -158,14 +168,15 @@ impl Scenario {
             | Scenario::Quarter
             | Scenario::Tenth
             | Scenario::CapacityDip
-            | Scenario::SilentLoss => None,
+            | Scenario::SilentLoss
+            | Scenario::LargeSilentLoss => None,
         }
     }
 
     /// How often each target is given a golden task, if there are any.
     pub(super) const fn golden_every(self) -> Option<Duration> {
         match self {
-            Scenario::SilentLoss => Some(GOLDEN_EVERY),
+            Scenario::SilentLoss | Scenario::LargeSilentLoss => Some(GOLDEN_EVERY),
             Scenario::Refusing
             | Scenario::Hanging
             | Scenario::Quarter
@@ -179,7 +190,8 @@ impl Scenario {
     pub(super) fn wrong(self, target: usize, now: Mono) -> f64 {
         match self {
             Scenario::SilentLoss if target == 0 && self.in_fault(now) => 0.15,
-            Scenario::SilentLoss => 0.05,
+            Scenario::LargeSilentLoss if target == 0 && self.in_fault(now) => 0.20,
+            Scenario::SilentLoss | Scenario::LargeSilentLoss => 0.05,
             Scenario::Refusing
             | Scenario::Hanging
             | Scenario::Quarter
@@ -209,7 +221,7 @@ impl Scenario {
         match self {
             Scenario::CapacityDip => Reaction::Queue,
             Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth if !hit => usual(1),
-            Scenario::SilentLoss | Scenario::Hedging => usual(1),
+            Scenario::SilentLoss | Scenario::LargeSilentLoss | Scenario::Hedging => usual(1),
             Scenario::Refusing => {
                 Reaction::Fail { after: Duration::from_millis(50), report: answered(Failure::Overloaded, 503) }
             }
@@ -236,17 +248,23 @@ impl Scenario {
         let exchange = |target| model::exchange(seed, request, question, target, 0);
         let answer = |target| exchange(target).first;
         let fails = |rate| exchange(0).luck < rate;
-        let loss_unseen = now < ONSET + GOLDEN_EVERY * LOSS_SHOWS_IN;
+        let unseen = |tasks: u32| now < ONSET + GOLDEN_EVERY * tasks;
         let (first, calls, server) = match self {
             Scenario::Hanging if self.in_fault(now) && now < ONSET + overdue => (overdue + answer(1), 2, 1),
             Scenario::Quarter if self.in_fault(now) && turn < 18 && fails(0.25) => (ERROR_AFTER + answer(1), 2, 1),
             Scenario::Tenth if self.in_fault(now) && turn < 87 && fails(0.10) => (ERROR_AFTER + answer(1), 2, 1),
             Scenario::Quarter if self.in_fault(now) && turn < 18 => (answer(0) * 4, 1, 0),
             Scenario::Tenth if self.in_fault(now) && turn < 87 => (answer(0) * 4, 1, 0),
-            Scenario::SilentLoss if loss_unseen => (answer(0), 1, 0),
+            Scenario::SilentLoss if unseen(LOSS_SHOWS_IN) => (answer(0), 1, 0),
+            Scenario::LargeSilentLoss if unseen(LARGE_LOSS_SHOWS_IN) => (answer(0), 1, 0),
             // Beside it stands the same without hedging.
             Scenario::Hedging => (answer(0), 1, 0),
-            Scenario::Refusing | Scenario::Hanging | Scenario::Quarter | Scenario::Tenth | Scenario::SilentLoss => {
+            Scenario::Refusing
+            | Scenario::Hanging
+            | Scenario::Quarter
+            | Scenario::Tenth
+            | Scenario::SilentLoss
+            | Scenario::LargeSilentLoss => {
                 let server = usize::from(self.in_fault(now));
                 (answer(server), 1, server)
             }

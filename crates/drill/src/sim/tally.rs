@@ -206,6 +206,7 @@ impl Tally {
             | Scenario::Quarter
             | Scenario::Tenth
             | Scenario::SilentLoss
+            | Scenario::LargeSilentLoss
             | Scenario::Hedging => since(healed, self.closed.filter(|at| *at >= healed)),
         };
         Run {

@@ -20,7 +20,7 @@ pub struct SimArgs {
     /// So many seeds, from --seed on
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub seeds: u32,
-    /// Only this scenario: 1, 2, 3, 3b, 13, 15 or h; may be repeated [default: all]
+    /// Only this scenario: 1, 2, 3, 3b, 13, 15, 15b or h; may be repeated [default: all]
     #[arg(long, value_name = "NUMBER")]
     pub scenario: Vec<Scenario>,
     /// Only this many requests a second; may be repeated [default: 0.5, 5, 50]
