@@ -89,6 +89,11 @@ impl<'a> Fields<'a> {
         self.0.iter().find(|(key, value)| key == name && value.get() != "null").map(|(_, value)| *value)
     }
 
+    /// A field stands there more than once.
+    pub(crate) fn gives_twice(&self, name: &str) -> bool {
+        self.0.iter().filter(|(key, _)| key == name).count() > 1
+    }
+
     /// The JSON text of a field that stays.
     pub(crate) fn peek(&self, name: &str) -> Option<&'a str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.get())

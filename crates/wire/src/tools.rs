@@ -205,31 +205,39 @@ struct AnthropicChoice {
     disable_parallel_tool_use: Option<bool>,
 }
 
-/// Every tool that a request names.
+/// Every tool that a request names. A list that cannot be read is one nameless tool, so that nothing permits it.
 fn named(inbound: &Inbound) -> Vec<Item<'_>> {
-    let list = |name: &str| {
-        let list = inbound.value(name).and_then(|list| serde_json::from_str::<Vec<&RawValue>>(list).ok());
-        list.unwrap_or_default().into_iter()
-    };
     let item = |name, place, provider_runs| Item { name, place, provider_runs, kept: true };
-    let mut items: Vec<Item<'_>> = list("tools")
-        .map(|raw| {
-            let (name, provider_runs) = name_of(raw);
-            item(name, Place::Tools(raw), provider_runs)
-        })
-        .collect();
-    items.extend(list("functions").map(|raw| item(name_of(raw).0, Place::Functions(raw), false)));
+    let mut items = Vec::new();
+    for list in ["tools", "functions"] {
+        let Some(value) = inbound.value(list).filter(|value| *value != "null") else { continue };
+        match serde_json::from_str::<Vec<&RawValue>>(value) {
+            Ok(tools) => items.extend(tools.into_iter().map(|raw| {
+                let (name, provider_runs) = name_of(raw);
+                let place = if list == "tools" { Place::Tools(raw) } else { Place::Functions(raw) };
+                item(name, place, provider_runs && list == "tools")
+            })),
+            Err(_) => items.push(item("".into(), Place::Field(list), true)),
+        }
+    }
     let asked = |name: &&&str| inbound.value(name).is_some_and(asks_something);
     items.extend(PROVIDER_FIELDS.iter().filter(asked).map(|name| item((*name).into(), Place::Field(name), true)));
     items
 }
 
-/// A tool's name, and whether the provider runs it. One without a name goes by its type; one that cannot be read has no
-/// name, so that nothing permits it.
+/// A tool's name, and whether the provider runs it. One without a name goes by its type; one that cannot be read, or that
+/// says one thing twice, has no name, so that nothing permits it.
 fn name_of(raw: &RawValue) -> (Box<str>, bool) {
-    let Ok(fields) = Fields::of(raw, "tools") else { return ("".into(), true) };
+    let ambiguous =
+        |fields: &Fields<'_>| ["type", "name", "function", "custom"].iter().any(|name| fields.gives_twice(name));
+    let Some(fields) = Fields::of(raw, "tools").ok().filter(|fields| !ambiguous(fields)) else {
+        return ("".into(), true);
+    };
     let kind = text(fields.look("type"));
     let inner = ["function", "custom"].iter().find_map(|name| Fields::of(fields.look(name)?, "tools").ok());
+    if inner.as_ref().is_some_and(|inner| inner.gives_twice("name")) {
+        return ("".into(), true);
+    }
     let provider_runs =
         inner.is_none() && kind.as_ref().is_some_and(|kind| !is_client_run(&kind.0) && kind.0 != "function");
     let named = text(fields.look("name")).or_else(|| text(inner.and_then(|inner| inner.look("name"))));

@@ -302,6 +302,28 @@ fn a_plan_in_words_comes_back_as_a_plan() {
 }
 
 #[test]
+fn a_tool_whose_name_is_no_sure_thing_is_withheld() {
+    let contract = with_tools(&["search"]);
+    for tools in [
+        r#"[{"type":"function","function":{"name":"search","name":"refund"}}]"#,
+        r#"[{"type":"function","function":{"name":"search"},"function":{"name":"refund"}}]"#,
+        r#"[{"type":"function","name":"search","name":"refund"}]"#,
+        r#"[{"type":"function","function":{"name":7}}]"#,
+        r#"[{"type":"function","function":{"name":"search","x":1.2.3}}]"#,
+        r#"{"name":"search"}"#,
+        "7",
+    ] {
+        let body = format!(r#"{{"model":"r","messages":[{{"role":"user","content":"x"}}],"tools":{tools}}}"#);
+        let inbound = Inbound::parse(O, body.into()).unwrap();
+        let brief = mode(ToolMode::ReadOnly);
+        let put = Put { brief: &brief, contract: &contract, can_call_tools: Ability::Yes, ..Put::plain() };
+        let to = Adapt { dialect: O, model: "m", max_output: None, ask_usage: false, put };
+        let sent = String::from_utf8(inbound.adapt(&to).unwrap().body.concat()).unwrap();
+        assert!(!sent.contains("tools"), "{sent}");
+    }
+}
+
+#[test]
 fn what_the_provider_runs_is_withheld_unless_it_is_listed() {
     let openai = json!({"model": "r", "messages": [{"role": "user", "content": "x"}], "web_search_options": {},
         "tools": [function("refund"), {"type": "web_search"}, {"type": "custom", "custom": {"name": "shell"}}],
