@@ -161,15 +161,13 @@ impl Driver {
     }
 
     /// Executes the call of an idempotency key: its end is kept before the client sees it.
-    pub(super) fn with_ticket(mut self, ticket: Option<Ticket>) -> Self {
+    pub(super) fn hold(&mut self, ticket: Option<Ticket>) {
         self.ticket = ticket;
-        self
     }
 
     /// Adds its record to these: it is a part of another's.
-    pub(super) fn collected_in(mut self, records: Records) -> Self {
+    pub(super) fn collect_in(&mut self, records: Records) {
         self.records = Some(records);
-        self
     }
 
     /// Drives a client's call to its end.

@@ -82,7 +82,8 @@ pub(super) fn vote(
     bound: BoundRoute,
     records: Records,
 ) -> Asking {
-    let mut driver = Box::new(driver(shared, live, inner, bound).collected_in(records));
+    let mut driver = Box::new(driver(shared, live, inner, bound));
+    driver.collect_in(records);
     Box::pin(async move { driver.answer().await })
 }
 

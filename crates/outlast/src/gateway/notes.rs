@@ -4,7 +4,7 @@
 use outlast_model::{
     Failure,
     policy::{BackstopName, ToolMode},
-    record::{Agreement, CallRecord, GaveUp},
+    record::{Agreement, CallRecord, Decision, GaveUp},
 };
 use outlast_wire::{contract::Gates, plan::Intent};
 use serde::Serialize;
@@ -154,7 +154,7 @@ impl Story<'_> {
         add("plan", (!self.plan.is_empty()).then(|| json!(self.plan)));
         add("backstop", record.backstop.as_ref().map(|backstop| json!(backstop.kind)));
         add("confidence", record.confidence.map(Value::from));
-        add("agreement", record.agreement.map(|agreement| told_of_votes(&agreement)));
+        add("agreement", record.agreement.map(|agreement| told_of_votes(&agreement, record)));
         add("state", self.state());
         for (name, value) in self.promise.and_then(Value::as_object).into_iter().flatten() {
             object[name] = value.clone();
@@ -170,16 +170,18 @@ impl Story<'_> {
     }
 }
 
-fn told_of_votes(agreement: &Agreement) -> Value {
-    json!({
-        "votes_for": agreement.votes_for,
-        "votes": agreement.votes,
-        "dropped": agreement.dropped,
-        "meaning": format!(
-            "{} of {} independent answers agreed on this one. Agreement is no proof: models share mistakes.",
-            agreement.votes_for, agreement.votes
-        ),
-    })
+/// How the votes went, and what that is worth.
+fn told_of_votes(agreement: &Agreement, record: &CallRecord) -> Value {
+    let mut voters: Vec<_> = record.attempts.iter().filter(|it| it.decision == Decision::Deliver).collect();
+    voters.sort_by(|one, other| one.target.cmp(&other.target));
+    voters.dedup_by(|one, other| one.target == other.target);
+    let worth = match voters.len() {
+        0 | 1 => "All of them came from one model, which repeats its own mistakes: agreement is no proof.",
+        2.. => "Agreement is no proof: models share mistakes.",
+    };
+    let Agreement { votes_for, votes, dropped } = agreement;
+    let meaning = format!("{votes_for} of {votes} answers agreed on this one. {worth}");
+    json!({ "votes_for": votes_for, "votes": votes, "dropped": dropped, "meaning": meaning })
 }
 
 const fn saved(saved: bool) -> &'static str {

@@ -197,8 +197,8 @@ async fn call(
     let (id, seed) = (shared.next_call_id(), shared.clock.seed());
     let ask = Ask { id, route: route.bound.clone(), needs: inbound.needs(), deadline, seed };
     // Boxed on its own: the future that runs it would otherwise hold it twice over, and be moved whole.
-    let driver = Driver::new(shared.clone(), live, route, ask, inbound, facts);
-    let mut driver = Box::new(driver.with_ticket(ticket));
+    let mut driver = Box::new(Driver::new(shared.clone(), live, route, ask, inbound, facts));
+    driver.hold(ticket);
     let outlet = Outlet::new();
     let driving = Box::pin({
         let outlet = outlet.clone();
