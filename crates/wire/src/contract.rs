@@ -4,10 +4,7 @@ use crate::{
     check::{Compiled, KNOWN, Phrase, language_of},
     template::{Expression, Template},
 };
-use outlast_model::{
-    Brief,
-    policy::{ConfidenceFrom, Contract, RefusalPolicy, Schema, StreamContract, ToolMode},
-};
+use outlast_model::policy::{ConfidenceFrom, Contract, RefusalPolicy, Schema, StreamContract};
 use serde::Serialize;
 use std::{
     fmt,
@@ -100,16 +97,6 @@ impl Gates {
     /// The contract they were compiled from.
     pub fn contract(&self) -> &Arc<Contract> {
         &self.contract
-    }
-
-    /// Whether a reply can only be judged whole, so that a stream has to be buffered and its text collected: the
-    /// contract has a gate for the text, or withholds tools. (What the request itself demands comes on top.)
-    ///
-    /// A contract that only sends refusals elsewhere does not: a refusal that comes as ordinary text is found where the
-    /// text was collected, and a stream that has begun cannot be taken back. Whoever wants it found in streams sets
-    /// `stream = "buffer"`.
-    pub fn needs_whole(&self, brief: &Brief) -> bool {
-        self.contract.judges_whole_replies() || brief.tool_mode != ToolMode::Full
     }
 
     /// Whether the text has to be JSON: for a schema, a field of citations or one of confidence.
@@ -276,12 +263,5 @@ mod tests {
     fn languages_are_known_by_their_two_letters() {
         assert!(["de", "en", "ja", "no", "zh"].iter().all(|code| languages().contains(code)));
         assert!(languages().is_sorted());
-    }
-
-    #[test]
-    fn a_plain_contract_needs_no_whole_reply_until_tools_are_withheld() {
-        let gates = Gates::compile(&Arc::new(plain())).unwrap();
-        assert!(!gates.needs_whole(&Brief::default()) && !gates.wants_json());
-        assert!(gates.needs_whole(&Brief { tool_mode: ToolMode::PlanOnly, ..Brief::default() }));
     }
 }

@@ -77,8 +77,8 @@ pub fn reply(asked: &Asked<'_>, reply: &Reply) -> Checked {
     judge(asked, &reply.answers, reply.overflowed, || reply.said())
 }
 
-/// Checks a stream that has ended well. What a contract or a demand for JSON judges is the text: the reader has to
-/// have collected it, see [`Gates::needs_whole`].
+/// Checks a stream that has ended well. A demand for JSON, a contract's gates, its policy for refusals and every tool
+/// mode below the full one judge the text: the reader has to have collected it.
 pub fn stream(asked: &Asked<'_>, stream: &StreamReader) -> Checked {
     judge(asked, stream.answers(), stream.overflowed(), || stream.said())
 }
