@@ -1,0 +1,87 @@
+//! What a page shows against what was printed.
+
+/// Whether what is shown is what was printed, `...` standing for anything.
+pub(crate) fn matches(shown: &str, got: &str) -> bool {
+    fn lines(shown: &[&str], got: &[&str]) -> bool {
+        match shown {
+            [] => got.is_empty(),
+            [rest, tail @ ..] if rest.trim() == "..." => (0..=got.len()).any(|skip| lines(tail, &got[skip..])),
+            [first, tail @ ..] => match got {
+                [line, more @ ..] => is_line(first, line) && lines(tail, more),
+                [] => false,
+            },
+        }
+    }
+    lines(&split(shown), &split(got))
+}
+
+fn split(text: &str) -> Vec<&str> {
+    text.trim_end().lines().map(str::trim_end).collect()
+}
+
+fn is_line(shown: &str, got: &str) -> bool {
+    let mut parts = shown.split("...");
+    let Some(mut rest) = got.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+/// What was printed, with what changes from run to run left open.
+pub(crate) fn steady(got: &str) -> String {
+    let line = |line: &str| {
+        let mut line = line.trim_end().to_owned();
+        for prefix in ["req_", "que_", "esc_", "chatcmpl-", "msg_", "conf_"] {
+            line = cut_after(&line, prefix, |c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        }
+        for field in ["latency_ms", "\"ms\"", "\"created\"", "expires_at", "\"took", "\"token\"", "age_s"] {
+            if let Some(at) = line.find(field) {
+                let colon = line[at..].find(": ").map(|colon| at + colon + 2);
+                if let Some(colon) = colon {
+                    let comma = if line.ends_with(',') { "," } else { "" };
+                    line = format!("{}...{comma}", &line[..colon]);
+                }
+            }
+        }
+        line
+    };
+    got.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn cut_after(line: &str, prefix: &str, of_it: impl Fn(char) -> bool) -> String {
+    let Some(at) = line.find(prefix) else { return line.to_owned() };
+    let start = at + prefix.len();
+    let end = line[start..].find(|c: char| !of_it(c)).map_or(line.len(), |end| start + end);
+    // A short one is a word, not an id.
+    if end - start < 12 { line.to_owned() } else { format!("{}...{}", &line[..start], &line[end..]) }
+}
+
+#[test]
+fn dots_stand_for_anything_and_nothing_else_does() {
+    for (shown, got, same) in [
+        ("a b", "a b", true),
+        ("a b", "a c", false),
+        ("a ... c", "a b b c", true),
+        ("a ...", "a ", false),
+        ("a...", "a ", true),
+        ("x\n...\ny", "x\n1\n2\ny", true),
+        ("x\n...\ny", "x\ny", true),
+        ("x\n...", "x\n1", true),
+        ("x", "x\n1", false),
+        ("...: 1...2", "a: 1 and 2", true),
+        ("...: 1...2", "a: 1 and 2 3", false),
+    ] {
+        assert_eq!(matches(shown, got), same, "{shown:?} {got:?}");
+    }
+}
