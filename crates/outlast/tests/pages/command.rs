@@ -78,14 +78,15 @@ impl Curl {
 /// `jq [-r|-c] PATH`: a path of fields and places, or several joined by commas.
 pub(crate) fn jq(words: &[String], input: &str) -> String {
     let options: Vec<&str> = words[1..].iter().map(String::as_str).filter(|word| word.starts_with('-')).collect();
-    let path = words[1..].iter().find(|word| !word.starts_with('-')).map_or(".", String::as_str);
+    let paths: Vec<&str> = words[1..].iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
+    let paths = if paths.is_empty() { ".".to_owned() } else { paths.concat() };
     let root: Value = serde_json::from_str(input).unwrap_or_else(|error| panic!("jq: {error}: {input}"));
     let shown = |value: &Value| match value {
         Value::String(text) if options.contains(&"-r") => text.clone(),
         _ if options.contains(&"-c") => value.to_string(),
         _ => serde_json::to_string_pretty(value).expect("JSON"),
     };
-    path.split(',').map(|path| shown(at(&root, path.trim()))).collect::<Vec<_>>().join("\n")
+    paths.split(',').map(|path| shown(at(&root, path))).collect::<Vec<_>>().join("\n")
 }
 
 /// The value at a path such as `.choices[0].message.content`.

@@ -25,7 +25,7 @@ async fn run(path: &str) {
     for block in &mut page.blocks {
         match block {
             Block::Prose(_) => {}
-            Block::File { name, text } => world.write(name, text).await,
+            Block::File { name, text } => world.write(name, text),
             Block::Console(steps) => {
                 for step in steps {
                     ran += 1;

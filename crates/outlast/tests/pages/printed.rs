@@ -45,18 +45,29 @@ pub(crate) fn steady(got: &str) -> String {
         for prefix in ["req_", "que_", "esc_", "chatcmpl-", "msg_", "conf_"] {
             line = cut_after(&line, prefix, |c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         }
-        for field in ["latency_ms", "\"ms\"", "\"created\"", "expires_at", "\"took", "\"token\"", "age_s"] {
-            if let Some(at) = line.find(field) {
-                let colon = line[at..].find(": ").map(|colon| at + colon + 2);
-                if let Some(colon) = colon {
-                    let comma = if line.ends_with(',') { "," } else { "" };
-                    line = format!("{}...{comma}", &line[..colon]);
-                }
-            }
+        for field in ["latency_ms", "ms", "created", "expires_at", "token", "age_s", "retry_after_ms"] {
+            line = value_open(&line, &format!("\"{field}\":"));
         }
         line
     };
     got.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Opens the number or text after each occurrence of a field's name.
+fn value_open(line: &str, field: &str) -> String {
+    let mut parts = line.split(field);
+    let mut open = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let value = part.trim_start();
+        let space = &part[..part.len() - value.len()];
+        let (text, rest) = match value.strip_prefix('"') {
+            Some(quoted) => ("\"...\"", quoted.split_once('"').map_or("", |(_, rest)| rest)),
+            None => ("...", value.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')),
+        };
+        let open_value = if rest.len() == value.len() { "" } else { text };
+        open += &format!("{field}{space}{open_value}{rest}");
+    }
+    open
 }
 
 fn cut_after(line: &str, prefix: &str, of_it: impl Fn(char) -> bool) -> String {

@@ -32,6 +32,8 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     fakes: BTreeMap<String, Fake>,
     gateway: Option<Gateway>,
+    /// The config of a gateway that is not started yet.
+    next: Option<String>,
     variables: BTreeMap<String, String>,
 }
 
@@ -41,19 +43,20 @@ impl Default for World {
             folder: tempfile::tempdir().expect("a folder"),
             fakes: BTreeMap::new(),
             gateway: None,
+            next: None,
             variables: BTreeMap::new(),
         }
     }
 }
 
 impl World {
-    /// Writes a file; `outlast.toml` starts a new gateway on it.
-    pub(crate) async fn write(&mut self, name: &str, text: &str) {
+    /// Writes a file; on an `outlast.toml` a new gateway starts before the next command.
+    pub(crate) fn write(&mut self, name: &str, text: &str) {
         let path = self.folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(&path, text).expect("a file");
         if name == "outlast.toml" {
-            self.start(text).await;
+            self.next = Some(text.to_owned());
         }
     }
 
@@ -77,6 +80,9 @@ impl World {
 
     /// Performs a command and returns what it prints.
     pub(crate) async fn perform(&mut self, step: &Step) -> String {
+        if let Some(toml) = self.next.take() {
+            self.start(&toml).await;
+        }
         let mut got = self.once(step.command()).await;
         if step.waits() {
             let polling = async {
