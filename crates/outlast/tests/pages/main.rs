@@ -5,9 +5,9 @@
 //! ` ```console ` holds commands (`$ ...`) and what they print. In what is printed, `...` stands for anything: for a part
 //! of a line, or alone on its line for any number of lines. `UPDATE=1` rewrites what differs.
 
+mod command;
 #[path = "../common/mod.rs"]
 mod common;
-mod command;
 mod page;
 mod printed;
 mod world;

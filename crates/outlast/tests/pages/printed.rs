@@ -42,10 +42,10 @@ fn is_line(shown: &str, got: &str) -> bool {
 pub(crate) fn steady(got: &str) -> String {
     let line = |line: &str| {
         let mut line = line.trim_end().to_owned();
-        for prefix in ["req_", "que_", "esc_", "chatcmpl-", "msg_", "conf_"] {
+        for prefix in ["req_", "q_", "esc_", "chatcmpl-", "msg_"] {
             line = cut_after(&line, prefix, |c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         }
-        for field in ["latency_ms", "ms", "created", "expires_at", "token", "age_s", "retry_after_ms"] {
+        for field in ["latency_ms", "ms", "created", "enqueued_at", "expires_at", "token", "age_s", "retry_after_ms"] {
             line = value_open(&line, &format!("\"{field}\":"));
         }
         line
@@ -71,11 +71,15 @@ fn value_open(line: &str, field: &str) -> String {
 }
 
 fn cut_after(line: &str, prefix: &str, of_it: impl Fn(char) -> bool) -> String {
-    let Some(at) = line.find(prefix) else { return line.to_owned() };
-    let start = at + prefix.len();
-    let end = line[start..].find(|c: char| !of_it(c)).map_or(line.len(), |end| start + end);
-    // A short one is a word, not an id.
-    if end - start < 12 { line.to_owned() } else { format!("{}...{}", &line[..start], &line[end..]) }
+    let mut parts = line.split(prefix);
+    let mut cut = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(&of_it);
+        // A short one is a word, not an id.
+        let id = if part.len() - rest.len() < 12 { &part[..part.len() - rest.len()] } else { "..." };
+        cut += &format!("{prefix}{id}{rest}");
+    }
+    cut
 }
 
 #[test]
