@@ -221,7 +221,9 @@ pub fn message(report: &FailureReport, retry_after: Option<Duration>) -> Cow<'st
         }
         Failure::InvalidRequest => "The request is not valid. Correct it; a retry would fail the same way.",
         Failure::Cancelled => "The request was cancelled.",
-        Failure::ToolFailed => "What this answer depends on is not available, so nothing unchecked is given. Retry later.",
+        Failure::ToolFailed => {
+            "What this answer depends on is not available, so nothing unchecked is given. Retry later."
+        }
         Failure::Exhausted => {
             "Every model of this route was tried or is out of service. Nothing was lost; retry later."
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     command::{self, Curl},
-    common::{Ask, GUARD},
+    common::{Ask, GUARD, until_some},
     page::Step,
     printed,
 };
@@ -11,7 +11,7 @@ use outlast::{
     fake::{Fake, FakeConfig},
     gateway::{Gateway, StartOptions},
 };
-use std::{collections::BTreeMap, net::SocketAddr, process::Command, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, process::Command};
 
 /// Where pages say the gateway listens.
 const GATEWAY: &str = "127.0.0.1:8080";
@@ -84,15 +84,13 @@ impl World {
             self.start(&toml).await;
         }
         let mut got = self.once(step.command()).await;
-        if step.waits() {
-            let polling = async {
-                while !printed::matches(&step.shown, &got) {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    got = self.once(step.command()).await;
-                }
-            };
+        if step.waits() && !printed::matches(&step.shown, &got) {
+            let polling = until_some("what the page shows", async || {
+                got = self.once(step.command()).await;
+                printed::matches(&step.shown, &got).then_some(())
+            });
             // In vain: the page shows what was printed last against what it promised.
-            let _ = tokio::time::timeout(GUARD, polling).await;
+            let _ = tokio::time::timeout(GUARD / 2, polling).await;
         }
         got
     }
