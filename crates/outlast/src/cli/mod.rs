@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod drill;
+pub mod escalations;
 pub mod explain;
 pub mod fake;
 pub mod import;
@@ -75,6 +76,9 @@ pub enum Command {
     Import(import::ImportCommand),
     /// Run the fault-injecting provider
     Fake(Box<fake::FakeArgs>),
+    /// List what waits for a person, and show one with its context
+    #[command(subcommand)]
+    Escalations(escalations::EscalationsCommand),
     /// Back up, restore and check the durable store
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(args),
         Command::Import(command) => import::run(command),
         Command::Fake(args) => fake::run(*args),
+        Command::Escalations(command) => escalations::run(command),
         Command::Store(command) => store::run(command),
         Command::Drill(command) => drill::run(command),
     };

@@ -61,29 +61,38 @@ pub fn run(command: StoreCommand) -> Exit {
         StoreCommand::Restore(args) => &args.config,
         StoreCommand::Check(args) => &args.config,
     };
-    let store = match config.load(&process_env) {
-        Ok(config) => config.store,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Exit::Config;
-        }
-    };
-    let Some(store) = store else {
-        eprintln!("outlast: the config has no [store]: what the gateway keeps is in memory and gone with the process");
-        return Exit::Config;
+    let store = match configured(config) {
+        Ok(store) => store,
+        Err(exit) => return exit,
     };
     let done = match command {
         StoreCommand::Backup(args) => backup(&store, args.to),
         StoreCommand::Restore(args) => restore(&store, &args),
         StoreCommand::Check(args) => check(&store, args.json),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("outlast: {error}");
-        exit_of(&error)
+    done.unwrap_or_else(|error| refused(&error))
+}
+
+/// The store of the config. What is wrong has been told.
+pub(super) fn configured(config: &ConfigArg) -> Result<StoreConfig, Exit> {
+    let config = config.load(&process_env).map_err(|errors| {
+        eprintln!("{errors}");
+        Exit::Config
+    })?;
+    config.store.ok_or_else(|| {
+        eprintln!("outlast: the config has no [store]: what the gateway keeps is in memory and gone with the process");
+        Exit::Config
     })
 }
 
-fn open(config: &StoreConfig) -> Result<SqliteStore, StoreError> {
+/// Tells why the store did not do it.
+pub(super) fn refused(error: &StoreError) -> Exit {
+    eprintln!("outlast: {error}");
+    exit_of(error)
+}
+
+/// Opens the file for reading, beside a gateway that may be running.
+pub(super) fn open(config: &StoreConfig) -> Result<SqliteStore, StoreError> {
     if !config.file.exists() {
         let why = "there is no such file; the gateway makes it when it starts".into();
         return Err(StoreError::Unavailable { place: config.file.display().to_string().into(), why });
@@ -93,7 +102,7 @@ fn open(config: &StoreConfig) -> Result<SqliteStore, StoreError> {
 }
 
 /// Waits for one answer of the store, which is given by a thread of its own.
-fn wait<T>(answer: outlast_store::Answer<T>) -> Result<T, StoreError> {
+pub(super) fn wait<T>(answer: outlast_store::Answer<T>) -> Result<T, StoreError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let why = |error: std::io::Error| StoreError::Unavailable { place: "store".into(), why: error.to_string().into() };
     runtime.map_err(why)?.block_on(answer)

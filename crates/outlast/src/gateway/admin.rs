@@ -153,7 +153,14 @@ fn ready(shared: &Shared, live: &Live) -> Answer {
         return Answer::json(StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "draining" }));
     }
     let targets = live.config.targets.len();
-    Answer::json(StatusCode::OK, json!({ "status": "ready", "targets": targets }))
+    // Without its store the gateway still answers whatever does not have to be written down first.
+    let store = match shared.telemetry.metrics().store.health() {
+        Some(health) => {
+            json!({ "backend": health.backend, "writable": health.writable, "queued": health.queue_waiting })
+        }
+        None => json!({ "writable": false }),
+    };
+    Answer::json(StatusCode::OK, json!({ "status": "ready", "targets": targets, "store": store }))
 }
 
 /// The routes and targets a client may name, in the shape of the dialect it speaks.

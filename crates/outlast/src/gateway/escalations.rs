@@ -107,7 +107,8 @@ pub(super) async fn show(shared: &Shared, live: &Live, headers: &HeaderMap, id: 
     Ok(Answer::json(StatusCode::OK, whole(&found, asker.is_none())))
 }
 
-fn summary(escalation: &EscalationSummary) -> Value {
+/// An escalation in a list.
+pub(crate) fn summary(escalation: &EscalationSummary) -> Value {
     json!({
         "id": escalation.id,
         "tenant": escalation.tenant,
@@ -122,7 +123,7 @@ fn summary(escalation: &EscalationSummary) -> Value {
 }
 
 /// What the caller sees of it; the operator sees the request and its state too.
-fn whole(escalation: &Escalation, for_operator: bool) -> Value {
+pub(crate) fn whole(escalation: &Escalation, for_operator: bool) -> Value {
     let mut shown = summary(&escalation.summary);
     if let EscalationState::Decided(decision) = &escalation.state {
         shown["decision"] = serde_json::from_slice(decision.decision.as_bytes()).unwrap_or(Value::Null);

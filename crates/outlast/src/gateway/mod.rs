@@ -10,7 +10,7 @@ mod body;
 mod cache;
 mod confirm;
 mod drive;
-mod escalations;
+pub(crate) mod escalations;
 mod exchange;
 mod feedback;
 mod fleet_task;
@@ -336,6 +336,7 @@ impl Gateway {
         let store_task = tokio::spawn(store::look_after(shared.clone()));
         let golden_task = tokio::spawn(golden::watch(shared.clone()));
         let queue_workers = queue::Workers::start(&shared);
+        store::refresh(&shared).await;
         let accepting = tokio::spawn(listen::accept(listener, workers, shared.clone(), door, watching));
         Ok(Gateway { shared, address, phase, accepting, fleet_task, store_task, golden_task, queue_workers })
     }

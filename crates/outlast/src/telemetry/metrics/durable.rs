@@ -29,6 +29,11 @@ impl StoreMetrics {
         self.lock().health = health;
     }
 
+    /// How it was when it was last asked; none if it did not say.
+    pub fn health(&self) -> Option<StoreHealth> {
+        self.lock().health.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
