@@ -1,4 +1,4 @@
-//! Races: a slow first output is raced by another target, the client sees one reply, and the loser is closed.
+//! Races between providers of different dialects, and races that the first attempt wins.
 
 mod common;
 
@@ -32,14 +32,6 @@ async fn race(rig: &Rig, ask: Ask, slow: &Fake) {
     assert!(record.attempts.iter().all(|attempt| attempt.failure.is_none()), "nobody failed: {record:?}");
     // The loser's connection is closed, not left to run on.
     slow.quiet().await;
-}
-
-#[tokio::test]
-async fn a_stream_that_does_not_begin_is_raced_and_the_loser_is_closed() {
-    let (a, _b, config) = two_fakes().await;
-    let ask = || Ask::chat("main", "hello").streamed();
-    let rig = taught(&config, ask).await;
-    race(&rig, ask(), &a).await;
 }
 
 #[tokio::test]

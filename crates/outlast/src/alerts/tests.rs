@@ -149,6 +149,32 @@ async fn only_the_kinds_asked_for_are_sent_and_without_a_webhook_none() {
     assert_eq!(log.text().lines().count(), 3, "the log is always told");
 }
 
+#[test]
+fn a_drop_of_quality_says_what_was_seen_and_what_would_be_fine() {
+    let dropped = |route: Option<&str>, signal| {
+        Alert::from(outlast_engine::Alert::QualityDropped {
+            target: "openai/small".into(),
+            route: route.map(Into::into),
+            signal,
+            observed: 31,
+            bad: 7,
+            baseline: 0.05,
+        })
+    };
+    let alert = dropped(Some("answers"), Signal::Citation);
+    assert_eq!((alert.kind.name(), alert.subject.as_str()), ("quality_dropped", "openai/small on answers (citation)"));
+    assert_eq!(
+        alert.message,
+        "openai/small on answers ranks after the healthy targets: 7 of its last 31 replies did not name their sources, \
+         where up to 5 % would be fine."
+    );
+    let alert = dropped(None, Signal::Golden);
+    assert!(
+        alert.message.starts_with("openai/small ranks after the healthy targets: 7 of its last 31 golden tasks failed")
+    );
+    assert!(alert.kind.wanted(&[AlertEvent::Quality]) && !alert.kind.wanted(&[AlertEvent::Breaker]));
+}
+
 #[tokio::test]
 async fn more_alerts_than_the_queue_holds_are_logged_and_counted() {
     // This receiver never answers.
