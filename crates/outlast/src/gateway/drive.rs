@@ -89,7 +89,7 @@ pub(super) struct Driver {
     /// The vote that decides it, if one does.
     voting: Option<Box<Voting>>,
     /// What a backstop or a vote has ready.
-    prepared: Option<Prepared>,
+    prepared: Option<Box<Prepared>>,
     /// The right to execute the call of an idempotency key.
     ticket: Option<Ticket>,
     timer: Option<Pin<Box<Sleep>>>,

@@ -26,7 +26,7 @@ pub(super) enum Beside {
     /// A reply has been judged.
     Checked { attempt: u8, findings: Findings },
     /// A backstop has been run.
-    Backstopped { at: usize, outcome: Backstopped, prepared: Option<Prepared> },
+    Backstopped { at: usize, outcome: Backstopped, prepared: Option<Box<Prepared>> },
     /// A vote is over.
     Elected(Elected),
 }
@@ -71,7 +71,7 @@ impl Driver {
                 Ended::Declined(_) => (Backstopped::Declined, None),
                 Ended::Deferred(deferral) => {
                     let gave_up = deferral.gave_up.clone();
-                    (Backstopped::Deferred { gave_up }, Some(Prepared::Deferred(deferral)))
+                    (Backstopped::Deferred { gave_up }, Some(Box::new(Prepared::Deferred(deferral))))
                 }
                 Ended::Said { said, gave_up } => {
                     let asked = check::Asked { inbound: &cx.inbound, gates: &cx.route.gates, brief: &Brief::default() };
@@ -84,7 +84,7 @@ impl Driver {
                         true => validators::validate(&cx, &said, &[], checked.findings).await,
                         false => checked.findings,
                     };
-                    (Backstopped::Said { findings, gave_up }, Some(Prepared::Said(said, Vec::new())))
+                    (Backstopped::Said { findings, gave_up }, Some(Box::new(Prepared::Said(said, Vec::new()))))
                 }
             };
             Beside::Backstopped { at, outcome, prepared }

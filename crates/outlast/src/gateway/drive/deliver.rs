@@ -100,7 +100,7 @@ impl Driver {
                 }
             }
             Source::Backstop(_) => {
-                let (said, plan) = match self.prepared.take() {
+                let (said, plan) = match self.prepared.take().map(|prepared| *prepared) {
                     Some(Prepared::Said(said, plan)) => (said, plan),
                     Some(Prepared::Deferred(Deferral { said, .. })) => (said, Vec::new()),
                     None => (Said::text("", "", ""), Vec::new()),
@@ -122,7 +122,7 @@ impl Driver {
 
     /// Tells the client where and when there will be an answer.
     async fn defer(&mut self, outlet: &Outlet<Out>) {
-        let Some(Prepared::Deferred(mut deferral)) = self.prepared.take() else {
+        let Some(Prepared::Deferred(mut deferral)) = self.prepared.take().map(|prepared| *prepared) else {
             let report = FailureReport::of(Failure::Exhausted);
             return self.reject(&report, None, RetryAdvice::default(), outlet).await;
         };
@@ -397,7 +397,7 @@ impl Driver {
     fn plan(&mut self, source: Source) -> Vec<Intent> {
         let plan = match source {
             Source::Attempt(attempt) | Source::Kept(attempt) => self.lanes.get(attempt).and_then(Exchange::take_plan),
-            Source::Backstop(_) => match &mut self.prepared {
+            Source::Backstop(_) => match self.prepared.as_deref_mut() {
                 Some(Prepared::Said(_, plan)) => Some(std::mem::take(plan)),
                 Some(Prepared::Deferred(_)) | None => None,
             },
@@ -409,7 +409,7 @@ impl Driver {
     fn said(&mut self, source: Source) -> Option<Said> {
         match source {
             Source::Attempt(attempt) | Source::Kept(attempt) => self.lanes.get(attempt)?.said(),
-            Source::Backstop(_) => match &self.prepared {
+            Source::Backstop(_) => match self.prepared.as_deref() {
                 Some(Prepared::Said(said, _)) => Some(said.clone()),
                 Some(Prepared::Deferred(_)) | None => None,
             },

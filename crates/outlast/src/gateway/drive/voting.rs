@@ -67,7 +67,7 @@ impl Driver {
                 voting.agreement = Some(agreement);
                 let Vote { said, plan, record } = *vote;
                 self.ending = Some(Ending::Deliver(Source::Backstop(0)));
-                self.prepared = Some(Prepared::Said(said, plan));
+                self.prepared = Some(Box::new(Prepared::Said(said, plan)));
                 let settled = self.won(*record, &agreement, divided);
                 self.settle(settled);
             }
