@@ -8,9 +8,9 @@ use super::{
     tiers,
 };
 use outlast_model::{
-    Brief, RouteId,
+    Brief, RouteId, TargetId,
     finding::Gate,
-    policy::{Backstop, BackstopKind, ConfidenceFrom, Contract, Dialect, Route, Tier},
+    policy::{Backstop, BackstopKind, ConfidenceFrom, Contract, Dialect, Route, TargetSpec, Tier},
     turn::{Finish, Usage},
 };
 use outlast_wire::{
@@ -197,6 +197,27 @@ pub(super) fn links(file: &File, routes: &BTreeMap<RouteId, Arc<Route>>, log: &m
                     log.error(place, what, "Name a route that does not ask, or another backstop");
                 }
             }
+        }
+    }
+}
+
+/// A judge whose verdict is capped has to have a price: without one it could never be asked, and nothing would pass.
+pub(super) fn judges_prices(file: &File, routes: &Routes, specs: &BTreeMap<TargetId, TargetSpec>, log: &mut Log) {
+    for route in routes.values() {
+        let Some(ConfidenceFrom::Judge(judge)) = route.contract.confidence.as_ref().map(|it| &it.from) else {
+            continue;
+        };
+        let Some(judging) = routes.get(&judge.route) else { continue };
+        let capped = judge.cost_max.or(route.tier.cost_max).is_some();
+        let priced = |id: &TargetId| specs.get(id).is_some_and(|spec| spec.price.is_some());
+        if capped
+            && !judging.targets.iter().any(|target| priced(&target.target))
+            && let Some(place) = judge_place(file, &route.contract)
+            && !log.has_error_under(&place.path)
+        {
+            let first = &judging.targets[0].target;
+            let what = format!("what a verdict costs is capped, and no price of route \"{}\" is known", judging.id);
+            log.error(place, what, format_args!("Add [targets.\"{first}\"] price = {{ input = .., output = .. }}"));
         }
     }
 }

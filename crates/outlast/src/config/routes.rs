@@ -73,6 +73,7 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, around: A
     unused(file, &used, log);
     tiers::idle_exhausted(file.tiers.as_ref(), &used.exhausted, &used.tiers, log);
     ends::links(file, &routes, log);
+    ends::judges_prices(file, &routes, &book.specs, log);
 
     let setting = file.server.as_ref().and_then(|server| server.value.direct.as_ref());
     let direct = setting.map_or(Direct::Named, |direct| direct.value);

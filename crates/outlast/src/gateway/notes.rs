@@ -118,13 +118,20 @@ impl Story<'_> {
             .attempts
             .iter()
             .map(|attempt| {
-                json!({
+                let mut told = json!({
                     "target": attempt.target,
                     "reason": attempt.reason,
                     "failure": attempt.failure.as_ref().map(|report| report.failure),
                     "decision": attempt.decision,
                     "ms": attempt.took_us / 1000,
-                })
+                });
+                if !attempt.problems.is_empty() {
+                    told["problems"] = attempt.problems.iter().map(|problem| &*problem.what).collect();
+                }
+                if !attempt.fixes.is_empty() {
+                    told["fixes"] = json!(attempt.fixes);
+                }
+                told
             })
             .collect();
         let mut object = json!({
