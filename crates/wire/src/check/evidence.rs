@@ -18,6 +18,8 @@ use std::collections::BTreeSet;
 
 /// A longer bracket is a remark.
 const MARK_LENGTH_MAX: usize = 400;
+/// Remarks that an editor makes, whatever the ids look like.
+const REMARKS: &[&str] = &["sic", "x", "redacted", "name", "date", "emphasis", "note"];
 
 /// What is wrong with a reply's citations, if anything. `request` is the request's body.
 pub(super) fn problem(evidence: &Evidence, request: &Value, text: &str, value: Option<&Value>) -> Option<String> {
@@ -68,6 +70,8 @@ fn ids(value: &Value, found: &mut BTreeSet<String>) {
 /// The citations marked in a text.
 fn marks(text: &str, sources: &BTreeSet<String>, found: &mut BTreeSet<String>) {
     let shapes: BTreeSet<String> = sources.iter().map(|id| shape(id)).collect();
+    let is_like_an_id =
+        |mark: &str| shapes.contains(&shape(mark)) && !REMARKS.iter().any(|remark| remark.eq_ignore_ascii_case(mark));
     for (line, words) in prose::lines(text) {
         if line == Line::Code {
             continue;
@@ -80,7 +84,7 @@ fn marks(text: &str, sources: &BTreeSet<String>, found: &mut BTreeSet<String>) {
                 continue;
             }
             let beside_known = members.iter().any(|member| sources.contains(*member));
-            let members = members.into_iter().filter(|member| beside_known || shapes.contains(&shape(member)));
+            let members = members.into_iter().filter(|member| beside_known || is_like_an_id(member));
             found.extend(members.map(str::to_owned));
         }
     }
@@ -190,6 +194,18 @@ mod tests {
         }
         let reply = json!({"answer": "At nine [doc-2]."});
         assert_eq!(problem(&rule(None, 1), &request, "", Some(&reply)), None);
+    }
+
+    #[test]
+    fn beside_ids_that_are_plain_words_a_remark_is_still_one() {
+        let request = given(json!(["handbook", "faq"]));
+        for (text, good) in [
+            ("It says so [handbook]; he wrote \"recieve\" [sic].", true),
+            ("It says so [handbook] and so does the rest [wiki].", false),
+            ("Dear [Name], it says so [faq].", true),
+        ] {
+            assert_eq!(problem(&rule(None, 1), &request, text, None).is_none(), good, "{text}");
+        }
     }
 
     #[test]
