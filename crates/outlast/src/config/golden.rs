@@ -241,7 +241,7 @@ fn gates(name: &str, task: &Task, route: &Route, place: &Place, log: &mut Log) -
     }
     let any = Evidence { sources: "outlast.sources".into(), citations: None, min: 1 };
     checks.evidence = match checks.evidence.take() {
-        Some(evidence) => cites.then(|| Evidence { sources: any.sources, ..evidence }),
+        Some(evidence) => cites.then_some(Evidence { sources: any.sources, ..evidence }),
         None => task.requires_citation.then_some(any),
     };
     match Gates::compile(&Arc::new(contract)) {
