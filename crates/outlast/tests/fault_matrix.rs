@@ -345,7 +345,8 @@ impl Case<'_> {
         if self.meeting.stream() && ends_in_error_event(self.meeting.client, reply) {
             return Expected::Interrupted;
         }
-        match self.answers_whole() {
+        // What no contract forbids is another answer than the usual one, and an answer.
+        match self.answers_whole() || self.fault.facts().bites == Bites::UnderContract {
             true if self.answered_by("fallback") => Expected::Fallback,
             true => Expected::Primary,
             false => Expected::Anyone,
