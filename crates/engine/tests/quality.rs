@@ -40,11 +40,10 @@ fn golden(world: &mut World, id: &str, passed: bool) {
 #[test]
 fn each_signal_has_its_own_detector_and_tells_what_it_saw() {
     let citation = || Problem::at(Gate::Citation, "missing");
-    let cases: [(Findings, Signal); 6] = [
+    let cases: [(Findings, Signal); 5] = [
         (found(Failure::SchemaError), Signal::Schema),
         (found(Failure::Refusal), Signal::Refusal),
         (found(Failure::Empty), Signal::Empty),
-        (Findings { fixes: vec![Fix::Fences], ..Findings::CLEAN }, Signal::Repair),
         (Findings { problems: vec![citation()], cites: true, ..Findings::CLEAN }, Signal::Citation),
         (Findings { problems: vec![Problem::at(Gate::MustNot, "rule")], ..Findings::CLEAN }, Signal::Gate),
     ];
@@ -65,6 +64,19 @@ fn each_signal_has_its_own_detector_and_tells_what_it_saw() {
         assert_eq!(quality_alerts(&world), [&told]);
         assert!(world.asked("b/m") > 20, "{signal:?}: the traffic has moved");
     }
+}
+
+#[test]
+fn a_target_that_always_needed_repairs_is_as_it_ever_was_and_one_that_begins_to_is_not() {
+    let mended = || Findings { fixes: vec![Fix::Fences], ..Findings::CLEAN };
+    let mut world = world_of(move |_, _| mended());
+    world.arrive_steadily(2.0, 1.0, 500.0, &json());
+    world.run_until(at(510.0));
+    assert!(alarms(&world, "a/m").is_empty() && world.asked("b/m") == 0);
+    let mut world = world_of(move |question, _| if question.now < at(300.0) { Findings::CLEAN } else { mended() });
+    world.arrive_steadily(2.0, 1.0, 310.0, &json());
+    world.run_until(at(320.0));
+    assert_eq!(alarms(&world, "a/m"), [(Some("route".to_owned()), Signal::Repair)]);
 }
 
 #[test]

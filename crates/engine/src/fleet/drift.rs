@@ -8,7 +8,7 @@
 //!
 //! The usual rate is learnt, slowly and late: an observation counts only after some hundreds more have passed without an
 //! alarm, so that a drift cannot teach the detector that it is usual, and within bounds, so that it never learns that
-//! bad is good.
+//! bad is good. Where any constant rate is fine and only a change is not, the first observations are learnt at once.
 //!
 //! **Coming back.** After an alarm the same detector is run the other way: "the rate is at least twice what may be" is
 //! tested against "it is what may be", and when *that* is refuted the alarm ends. Or nobody asks any more, because of
@@ -49,6 +49,8 @@ pub(crate) struct Tuning {
     pub(crate) margin: f64,
     /// ...within these bounds. The lower one holds until something is learnt.
     pub(crate) p0: (f64, f64),
+    /// The first observations only teach what is usual: where any constant rate is fine, and only a change is not.
+    pub(crate) warm_up: u32,
     /// An alarm about something nobody observes any more ends after so long, the first time.
     pub(crate) quiet: Duration,
     /// A relapse is forgotten after so long without an alarm.
@@ -222,6 +224,9 @@ impl Detector {
         if self.alarm.is_some() {
             return self.observe_alarmed(bad, now);
         }
+        if self.warming_up(bad) {
+            return Turn::None;
+        }
         self.follow(bad);
         self.sums.add(&self.ratios[..self.tuning.alternatives.len()], bad);
         if self.evidence() >= self.tuning.alarm_at {
@@ -231,6 +236,18 @@ impl Detector {
             self.calibrate();
         }
         Turn::None
+    }
+
+    fn warming_up(&mut self, bad: bool) -> bool {
+        let enough = f64::from(self.tuning.warm_up);
+        if self.usual.learnt.all >= enough {
+            return false;
+        }
+        self.usual.learnt.add(Share::of(bad), MEMORY);
+        if self.usual.learnt.all >= enough {
+            self.calibrate();
+        }
+        true
     }
 
     /// When did it begin? At the last observation after which nothing spoke for a change.

@@ -70,9 +70,13 @@ pub(super) const OF_REPLIES: Tuning = Tuning {
     alarm_at: 10_000.0,
     margin: 2.0,
     p0: (0.05, 0.30),
+    warm_up: 0,
     quiet: Duration::from_secs(600),
     forgive: Duration::from_secs(3600),
 };
+
+/// Some models put every JSON into a code fence: that is mended for nothing, and only more repairs than ever tell.
+const OF_REPAIRS: Tuning = Tuning { p0: (0.05, 0.90), warm_up: 100, ..OF_REPLIES };
 
 /// Users complain more readily than they praise.
 const OF_FEEDBACK: Tuning = Tuning { p0: (0.20, 0.40), ..OF_REPLIES };
@@ -83,6 +87,7 @@ pub(super) const OF_GOLDEN: Tuning = Tuning {
     alarm_at: 1_000.0,
     margin: 1.0,
     p0: (0.05, 0.20),
+    warm_up: 0,
     quiet: Duration::from_secs(24 * 3600),
     forgive: Duration::from_secs(7 * 24 * 3600),
 };
@@ -104,9 +109,8 @@ impl Signal {
 
     fn tuning(self) -> &'static Tuning {
         match self {
-            Signal::Schema | Signal::Refusal | Signal::Empty | Signal::Repair | Signal::Citation | Signal::Gate => {
-                &OF_REPLIES
-            }
+            Signal::Schema | Signal::Refusal | Signal::Empty | Signal::Citation | Signal::Gate => &OF_REPLIES,
+            Signal::Repair => &OF_REPAIRS,
             Signal::Feedback => &OF_FEEDBACK,
             Signal::Golden => &OF_GOLDEN,
         }
