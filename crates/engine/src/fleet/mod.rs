@@ -2,7 +2,8 @@
 //!
 //! Calls tell it what they met (`health`), ask it whom they may ask (here), and wait in it (`admission`). It probes
 //! (`probe`), and answers with wake-ups, probes and alerts. Everything a target is judged by is in `target`, and each
-//! kind of judgement has its file: faults in `breaker` on `cusum`, 429s in `limiter`, speed in `window`.
+//! kind of judgement has its file: faults in `breaker` on `cusum`, 429s in `limiter`, speed in `window`, how good replies
+//! are in `quality` on `drift`, what a token is in `tokens`. The operator sees it through `view`.
 //!
 //! Slots are never reused, so that a call of an older config can never reach another target's health. A fleet thus
 //! grows by a few kilobytes with each target id and route id that any reload ever named.
