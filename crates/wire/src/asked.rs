@@ -36,13 +36,9 @@ impl Inbound {
     /// When the object has an unknown field or a value of the wrong form. The client's fault.
     pub fn outlast(&self) -> Result<&OutlastObject, RequestError> {
         static NOTHING: OutlastObject = OutlastObject { sources: Vec::new(), state: None, budget: None, confirm: None };
-        let Some(raw) = self.raw("outlast") else {
-            return match self.value("outlast") {
-                None | Some("null") => Ok(&NOTHING),
-                Some(_) => Err(wrong("outlast", "an object")),
-            };
-        };
-        self.outlast_cell().get_or_init(|| read(raw)).as_ref().map_err(Clone::clone)
+        let Some(value) = self.value("outlast").filter(|value| *value != "null") else { return Ok(&NOTHING) };
+        let read = || serde_json::from_str(value).map_err(|_| wrong("outlast", "an object")).and_then(read);
+        self.outlast_cell().get_or_init(|| Box::new(read())).as_ref().as_ref().map_err(Clone::clone)
     }
 
     /// The value at a dotted path of the body, such as `outlast.sources` or `metadata.ids.0`; numbers count list items.

@@ -29,8 +29,11 @@ pub struct Inbound {
     input_tokens: OnceLock<u32>,
     output: OnceLock<OutputFormat>,
     hub: OnceLock<Result<Box<Request>, Unreadable>>,
-    outlast: OnceLock<Result<OutlastObject, RequestError>>,
+    outlast: OnceLock<Box<Told>>,
 }
+
+/// The `outlast` object, or what is wrong with it.
+pub(crate) type Told = Result<OutlastObject, RequestError>;
 
 /// Why a request cannot be read. The client's fault: an `invalid_request`, HTTP 400.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,7 +240,7 @@ impl Inbound {
     }
 
     /// Where the `outlast` object is kept once it has been read.
-    pub(crate) fn outlast_cell(&self) -> &OnceLock<Result<OutlastObject, RequestError>> {
+    pub(crate) fn outlast_cell(&self) -> &OnceLock<Box<Told>> {
         &self.outlast
     }
 

@@ -274,11 +274,17 @@ impl Scanner<'_> {
                 return Ok(start..hit);
             }
             if self.body.get(hit + 1) == Some(&b'u') {
-                let saved = tokens::escape_saving(self.body.get(hit + 2).copied().unwrap_or_default());
-                self.scan.escape_savings = self.scan.escape_savings.saturating_add(saved);
+                self.note_escape(hit + 2);
             }
             at = self.body.len().min(hit + 2);
         }
+    }
+
+    /// Notes an escape of a character; clients that send plain UTF-8 have next to none.
+    #[cold]
+    fn note_escape(&mut self, digits: usize) {
+        let saved = tokens::escape_saving(self.body.get(digits).copied().unwrap_or_default());
+        self.scan.escape_savings = self.scan.escape_savings.saturating_add(saved);
     }
 
     fn number(&mut self) {

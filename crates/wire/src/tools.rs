@@ -73,8 +73,11 @@ impl Inbound {
             Tool::Function(_) => false,
             Tool::Opaque { kind, .. } => !is_client_run(kind),
         };
+        let body = self.body();
+        let mut names = self.scan().fields.iter().map(|field| &body[field.key.clone()]);
+        let named = names.any(|key| PROVIDER_FIELDS.iter().any(|name| name.as_bytes() == key));
         hub.is_some_and(|hub| hub.tools.iter().any(opaque))
-            || PROVIDER_FIELDS.iter().any(|name| self.value(name).is_some_and(asks_something))
+            || (named && PROVIDER_FIELDS.iter().any(|name| self.value(name).is_some_and(asks_something)))
     }
 }
 
