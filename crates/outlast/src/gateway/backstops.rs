@@ -68,7 +68,7 @@ pub(crate) struct Scripts(HashMap<Arc<str>, Script>);
 
 enum Script {
     /// The reply or the question.
-    Text(Template),
+    Text(Box<Template>),
     Rules(Vec<(Expression, Template)>),
 }
 
@@ -92,7 +92,7 @@ impl Scripts {
 }
 
 fn script(kind: &BackstopKind) -> Option<Script> {
-    let text = |source: &str| Template::compile(source).ok().map(Script::Text);
+    let text = |source: &str| Template::compile(source).ok().map(Box::new).map(Script::Text);
     match kind {
         BackstopKind::Static { reply } => text(reply),
         BackstopKind::Rules(rules) => {

@@ -18,6 +18,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// How often the config in force is compared with what is due; a reload is noticed after this.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A target that has not answered by then has given no answer: the others wait behind it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The first round after a start comes within this, spread over it.
 const FIRST_WITHIN: Duration = Duration::from_secs(5);
 
@@ -75,7 +77,7 @@ async fn run(shared: &Arc<Shared>, live: &Arc<Live>, trial: &Trial) {
         route: trial.route.clone(),
         inbound: Arc::new(inbound.received_at(secs)),
         budget: None,
-        deadline: None,
+        deadline: Some(PATIENCE),
         role: Role::Golden,
         // It is on behalf of nobody: its own record is where the story ends.
         parent: trial.task.name.as_ref().into(),

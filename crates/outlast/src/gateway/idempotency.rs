@@ -14,7 +14,7 @@ use crate::clock;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use outlast_model::TenantId;
-use outlast_store::{BeginCall, Begun, CallEnd, EndCall, Epoch, Fenced, Payload, RenewCall};
+use outlast_store::{BeginCall, Begun, CallEnd, EndCall, Epoch, Fenced, Payload, RenewCall, StoreError};
 use outlast_wire::{Inbound, compose, compose::Said, error::Refused, note, reply};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -214,11 +214,15 @@ impl Ticket {
                 let message = "Another request took this Idempotency-Key over. Retry to get its answer.";
                 Err(Denial::new(Refused::KeyInFlight, message).retry_after(Duration::from_secs(1)))
             }
-            Err(_) => {
+            Err(error) => {
                 // It may be free again for the retry that follows, if the store can do that much.
                 drop(claim.end(CallEnd::Released));
                 let message = "There is an answer, but it could not be kept under its Idempotency-Key. Retry later.";
                 let denial = Denial::new(Refused::StoreDown, message).retry_after(Duration::from_secs(2));
+                if let StoreError::TooLarge { .. } = error {
+                    let message = "The answer is larger than what can be kept under an Idempotency-Key. Ask for less, or send no key.";
+                    return Err(Denial::new(Refused::StoreDown, message));
+                }
                 Err(denial)
             }
         }

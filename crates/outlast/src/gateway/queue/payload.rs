@@ -1,6 +1,6 @@
 //! What is kept of a queued request, and of its end.
 
-use super::super::{backstops::Cx, body::ReplyBody, inner::Answered};
+use super::super::{backstops::Cx, body::ReplyBody, inner::Answered, notes::Story};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use outlast_model::{
@@ -9,7 +9,7 @@ use outlast_model::{
     record::{CallRecord, GaveUp, WorkflowState},
 };
 use outlast_store::Payload;
-use outlast_wire::{Inbound, compose, error};
+use outlast_wire::{Inbound, compose, contract::Gates, error, note};
 use serde::{Deserialize, Serialize};
 
 /// A request, as it has to be asked again.
@@ -78,11 +78,18 @@ pub(super) struct Finished {
 }
 
 impl Finished {
-    /// What came of asking.
-    pub(super) fn of(inbound: &Inbound, answered: &Answered) -> Self {
+    /// What came of asking. `gates` are those of the route, where bodies may carry notes.
+    pub(super) fn of(inbound: &Inbound, answered: &Answered, gates: Option<&Gates>) -> Self {
         let record = &*answered.record;
         match &answered.result {
-            Ok(said) => Finished::with(200, record, &compose::whole(inbound, said)),
+            Ok(said) => {
+                let body = compose::whole(inbound, said);
+                let notes = gates.filter(|_| record.degraded).map(|gates| {
+                    let story = Story { record, plan: &[], promise: None, failure: None, own_next: None };
+                    story.object(gates)
+                });
+                Finished::with(200, record, &notes.iter().fold(body, |body, notes| note::in_body(body, notes)))
+            }
             Err(report) => {
                 let message = error::message(report, None);
                 let reply = error::body(inbound.dialect(), report, &message, record.request_id.as_str());

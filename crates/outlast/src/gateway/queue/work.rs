@@ -174,7 +174,10 @@ impl Job {
         let Job { shared, item, .. } = self;
         let (id, epoch) = (item.id.clone(), item.epoch);
         let durable = &shared.telemetry.metrics().durable;
-        let finished = || Finished::of(inbound, answered).sealed();
+        let route = self.live.route(item.route.as_str());
+        let noted = |route: &&Arc<LiveRoute>| self.live.config.server.body_notes && route.route().contract.body_notes;
+        let gates = route.filter(noted).map(|route| &*route.gates);
+        let finished = || Finished::of(inbound, answered, gates).sealed();
         let ended = match &answered.result {
             Ok(_) => {
                 let complete = CompleteQueued { id, epoch, reply: finished() };
