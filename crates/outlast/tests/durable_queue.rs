@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -69,21 +69,39 @@ fn asked(request: &Request) -> String {
     }
 }
 
-const DOWN: u8 = 0;
-const HANGS: u8 = 1;
-const UP: u8 = 2;
+/// How a provider is doing.
+#[derive(Clone, Copy)]
+enum Mood {
+    Down,
+    Hangs,
+    Up,
+}
+
+/// The provider's mood, for the test to set.
+#[derive(Clone)]
+struct Mode(Arc<Mutex<Mood>>);
+
+impl Mode {
+    fn set(&self, mood: Mood) {
+        *self.0.lock().unwrap() = mood;
+    }
+
+    fn get(&self) -> Mood {
+        *self.0.lock().unwrap()
+    }
+}
 
 /// A provider whose mode the test sets. When up it repeats what it was told.
-async fn moody() -> (Upstream, Arc<AtomicU8>) {
-    let mode = Arc::new(AtomicU8::new(DOWN));
+async fn moody() -> (Upstream, Mode) {
+    let mode = Mode(Arc::new(Mutex::new(Mood::Down)));
     let upstream = {
         let mode = mode.clone();
-        Upstream::start(move |request| match mode.load(Ordering::Relaxed) {
-            DOWN => {
+        Upstream::start(move |request| match mode.get() {
+            Mood::Down => {
                 vec![Step::Send(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec())]
             }
-            HANGS => vec![Step::Hang],
-            _ => {
+            Mood::Hangs => vec![Step::Hang],
+            Mood::Up => {
                 let text = format!("re: {}", asked(request));
                 vec![Step::Send(match request.json()["stream"] == true {
                     true => [STREAM_HEAD, &say(&text), &finish()].concat().into_bytes(),
@@ -124,7 +142,7 @@ async fn a_request_nobody_can_answer_is_kept_and_answered_when_somebody_can_in_i
         waiting.text()
     );
 
-    mode.store(UP, Ordering::Relaxed);
+    mode.set(Mood::Up);
     for (dialect, text, url, asked) in queued {
         let answer = end(rig.address(), &url).await;
         assert_eq!((answer.status(), answer.said()), (200, format!("re: {text}")), "{}", answer.text());
@@ -152,13 +170,13 @@ async fn a_kill_while_requests_wait_or_are_being_answered_loses_none_and_each_en
         let reply = Ask::either(DIALECTS[n % 2], "main", &text).send(server.address).await;
         queued.push((text, poll_url(&reply)));
     }
-    mode.store(HANGS, Ordering::Relaxed);
+    mode.set(Mood::Hangs);
     let before = upstream.seen().len();
     let server = server.kill_and_restart(&config).await;
     until("one to be asked again", || upstream.seen().len() > before).await;
     let server = server.kill_and_restart(&config).await;
 
-    mode.store(UP, Ordering::Relaxed);
+    mode.set(Mood::Up);
     let mut answers = Vec::new();
     for (text, url) in &queued {
         // What the dead processes had claimed is taken up when their leases have run out.
@@ -192,13 +210,13 @@ async fn a_process_told_to_stop_gives_back_what_it_had_claimed() {
     let server = Server::start(&config).await;
     let reply = Ask::chat("main", "hello").send(server.address).await;
     let url = poll_url(&reply);
-    mode.store(HANGS, Ordering::Relaxed);
+    mode.set(Mood::Hangs);
     let before = upstream.seen().len();
     until("it to be asked again", || upstream.seen().len() > before).await;
     let mut server = server;
     server.signal("TERM");
     server.exit().await;
-    mode.store(UP, Ordering::Relaxed);
+    mode.set(Mood::Up);
     let folder = std::mem::replace(&mut server.folder, tempfile::tempdir().unwrap());
     let began = std::time::Instant::now();
     let server = Server::start_in(folder, &config).await;
@@ -224,7 +242,7 @@ async fn the_most_urgent_is_asked_first() {
         let queued = rig.ask(Ask::chat("main", priority).header("x-outlast-priority", priority)).await;
         urls.push(poll_url(&queued));
     }
-    mode.store(UP, Ordering::Relaxed);
+    mode.set(Mood::Up);
     let before = upstream.seen().len();
     for url in urls {
         assert_eq!(end(rig.address(), &url).await.status(), 200);
@@ -300,7 +318,7 @@ async fn the_end_is_announced_by_a_signed_post_that_is_repeated_until_it_arrives
     let config = config(&upstream.url(), &more).replace("[\"queue\"]", "[\"tell\"]");
     let rig = Rig::start(&config).await;
     let url = poll_url(&rig.ask(Ask::chat("main", "hello")).await);
-    mode.store(UP, Ordering::Relaxed);
+    mode.set(Mood::Up);
     until("three tries of the announcement", || receiver.seen().len() == 3).await;
     let secret = hmac::Key::new(hmac::HMAC_SHA256, env("ALERT_SECRET").unwrap().as_bytes());
     for post in receiver.seen() {
