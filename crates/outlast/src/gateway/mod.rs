@@ -2,7 +2,9 @@
 //!
 //! Read in the order of a request's journey: [`listen`] (connections), [`serve`] (endpoints, keys),
 //! [`intake`] (the body), [`drive`] (THE loop), [`exchange`] (one attempt), [`upstream`] and [`pool`]
-//! (the wire to a provider), [`reply_head`] (what the client is told). [`fleet_task`] drives what the calls share.
+//! (the wire to a provider), [`validators`] (who else is asked about a reply), [`backstops`] (when no path is left),
+//! [`reply_head`] and [`notes`] (what the client is told). [`inner`] makes calls on behalf of others, [`votes`] has
+//! several of them decide one. [`fleet_task`] drives what the calls share.
 
 mod admin;
 mod backstops;

@@ -197,3 +197,21 @@ fn broken(mut findings: Findings, problem: Problem) -> Findings {
     findings.keeps_degraded = false;
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn only_problems_that_are_codes_are_noted() {
+        for (problems, noted) in [
+            (&[][..], "prices"),
+            (&["wrong_price", "It costs 5, not 7."], "prices: wrong_price"),
+            (&["4111111111111111", "", "a b"], "prices"),
+            (&["a", "b", "c", "d", "e"], "prices: a, b, c, d"),
+        ] {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(named("prices", &problems), noted);
+        }
+    }
+}

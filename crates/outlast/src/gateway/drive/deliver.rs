@@ -44,10 +44,12 @@ impl Driver {
         match self.ending.take() {
             Some(Ending::Deliver(source)) => self.deliver(source, outlet).await,
             Some(Ending::Defer) => self.defer(outlet).await,
-            Some(Ending::Reject { failure, .. }) if self.head_sent => self.interrupt(&failure, outlet).await,
             Some(Ending::Reject { failure, cause, attempt, retry }) => {
-                // That every path was spent helps nobody; what the first one failed of does.
-                self.reject(&told(failure, cause), attempt, retry, outlet).await;
+                let failure = told(failure, cause);
+                match self.head_sent {
+                    true => self.interrupt(&failure, outlet).await,
+                    false => self.reject(&failure, attempt, retry, outlet).await,
+                }
             }
             // The client left: there is nobody to tell.
             None => self.keep(StatusCode::OK),
@@ -417,7 +419,7 @@ impl Driver {
     }
 }
 
-/// What the client is told of: the first real failure, rather than that every path was spent.
+/// What the client is told of. That every path was spent helps nobody; what the first one failed of does.
 fn told(failure: FailureReport, cause: Option<FailureReport>) -> FailureReport {
     cause.filter(|_| failure.failure == Failure::Exhausted).unwrap_or(failure)
 }
