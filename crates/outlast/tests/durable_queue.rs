@@ -335,3 +335,24 @@ async fn the_end_is_announced_by_a_signed_post_that_is_repeated_until_it_arrives
     let delivered = "outlast_queue_webhooks_total{result=\"delivered\"} 1";
     until("the delivery to be noted", || rig.metrics().contains(delivered)).await;
 }
+
+#[tokio::test]
+async fn under_an_idempotency_key_a_request_is_queued_once() {
+    let a = fake("alpha").await;
+    let rig = Rig::start(&config(&a.url(), "")).await;
+    a.set_fault("*", plan("503")).unwrap();
+    for dialect in DIALECTS {
+        for streamed in [false, true] {
+            let key = format!("{dialect} {streamed}");
+            let ask = Ask::either(dialect, "main", "hello").header("idempotency-key", &key);
+            let first = poll_url(&rig.ask(ask.clone().with("stream", json!(streamed))).await);
+            for now in [streamed, !streamed] {
+                let again = rig.ask(ask.clone().with("stream", json!(now))).await;
+                assert_eq!(again.header("x-outlast-replayed"), Some("true"), "{}", again.text());
+                assert_eq!((poll_url(&again), again.is_stream()), (first.clone(), now), "{key}, now {now}");
+            }
+        }
+    }
+    let metrics = rig.ask(Ask::get("/metrics")).await.text();
+    assert!(metrics.contains("outlast_queue_total{event=\"queued\"} 4"), "{metrics}");
+}

@@ -144,7 +144,8 @@ pub(super) fn fingerprint(path: &str, inbound: &Inbound) -> [u8; 32] {
 
 /// The kept end in the form that is asked for now: a stream may be replayed whole, and the other way round.
 fn replay(kept: Kept, inbound: &Inbound) -> Option<Response<ReplyBody>> {
-    let is_reply = kept.status == 200;
+    // A promise of a reply is one, too; an error is never a stream.
+    let is_reply = matches!(kept.status, 200 | 202);
     let (body, streamed) = match kept.ended {
         KeptEnd::Whole { body } if inbound.stream() && is_reply => {
             let said = reply::read(inbound.dialect(), inbound, Bytes::from(body.clone())).ok()?.said();

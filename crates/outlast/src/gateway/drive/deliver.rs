@@ -222,7 +222,10 @@ impl Driver {
         outlet: &Outlet<Out>,
     ) {
         if let (Some(ticket), Some(record)) = (self.ticket.take(), self.record.as_deref()) {
-            let whole = reply_head::whole(record, status, Bytes::new());
+            let mut whole = reply_head::whole(record, status, Bytes::new());
+            if let Some((location, retry_after)) = &self.promised {
+                reply_head::promise(whole.headers_mut(), location.as_deref(), *retry_after);
+            }
             let end = End::Stream { said, head: &whole, notes: notes.as_deref() };
             if let Err(denial) = ticket.done(end).await {
                 return self.undone(denial, outlet).await;
