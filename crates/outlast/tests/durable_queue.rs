@@ -11,7 +11,7 @@ use common::{
     upstream::{Request, STREAM_HEAD, completion, finish, json_reply, say},
 };
 use outlast_model::record::{Outcome, Role};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     net::SocketAddr,
     sync::{
@@ -63,10 +63,8 @@ async fn end(address: SocketAddr, url: &str) -> Reply {
 fn asked(request: &Request) -> String {
     let messages = request.json()["messages"].clone();
     let last = messages.as_array().and_then(|all| all.last()).expect("a message").clone();
-    match &last["content"] {
-        Value::String(text) => text.clone(),
-        parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
-    }
+    let content = &last["content"];
+    content.as_str().or(content[0]["text"].as_str()).unwrap_or_default().to_owned()
 }
 
 /// How a provider is doing.
