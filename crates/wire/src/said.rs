@@ -30,6 +30,8 @@ pub(crate) struct Said {
     overflowed: bool,
     noted: bool,
     output_tokens: u32,
+    /// Of those, what came after the provider's last account.
+    uncounted_tokens: u32,
     usage: Option<Usage>,
     /// Id and model, and the ids of the first choice's calls as they closed: kept only when collecting.
     head: (String, String),
@@ -94,6 +96,7 @@ impl Said {
             overflowed: false,
             noted: false,
             output_tokens: 0,
+            uncounted_tokens: 0,
             usage: None,
             head: Default::default(),
             call_ids: Vec::new(),
@@ -180,6 +183,7 @@ impl Said {
     /// Counts a frame's output.
     pub(crate) fn counted(&mut self, seen: &Seen) {
         self.output_tokens = self.output_tokens.saturating_add(seen.tokens);
+        self.uncounted_tokens = if seen.usage { 0 } else { self.uncounted_tokens.saturating_add(seen.tokens) };
     }
 
     /// How many tool calls are not whole.
@@ -244,14 +248,15 @@ impl Said {
         self.overflowed
     }
 
-    /// The provider's usage, or an estimate.
+    /// The provider's usage; for what it has not accounted for yet, an estimate. Anthropic's streams begin with an
+    /// account of the input: a stream that is cut later has not been free.
     pub(crate) fn usage(&self, input_estimate: u32) -> Usage {
-        self.usage.unwrap_or(Usage {
-            input_tokens: input_estimate,
-            output_tokens: self.output_tokens,
-            estimated: true,
-            ..Usage::default()
-        })
+        let told = self.usage.unwrap_or(Usage { input_tokens: input_estimate, estimated: true, ..Usage::default() });
+        Usage {
+            output_tokens: told.output_tokens.saturating_add(self.uncounted_tokens),
+            estimated: told.estimated || self.uncounted_tokens > 0,
+            ..told
+        }
     }
 
     fn tool_call(

@@ -2,7 +2,11 @@
 //! half-received shown as a call, and no reply without its end presented as whole.
 
 use bytes::Bytes;
-use outlast_model::{Failure, FailureReport, policy::Dialect, turn::Finish};
+use outlast_model::{
+    Failure, FailureReport,
+    policy::Dialect,
+    turn::{Finish, Usage},
+};
 use outlast_wire::{Inbound, Piece, PieceKind, StreamEnd, StreamReader};
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -33,6 +37,16 @@ fn good(dialect: Dialect) -> String {
             r#"{"type":"message_stop"}"#,
         ]),
     }
+}
+
+#[test]
+fn what_came_before_a_cut_is_counted_though_the_provider_has_accounted_only_for_the_input() {
+    let whole = good(Dialect::Anthropic);
+    let end = whole.find("event: message_delta").unwrap();
+    let cut = Run::of(Dialect::Anthropic, Dialect::OpenaiChat, [&whole.as_bytes()[..end]]).usage;
+    assert!(cut.estimated && cut.input_tokens == 5 && cut.output_tokens > 2, "{cut:?}");
+    let all = Run::of(Dialect::Anthropic, Dialect::OpenaiChat, [whole.as_bytes()]).usage;
+    assert!(!all.estimated && all.output_tokens == 9, "{all:?}");
 }
 
 #[test]
@@ -370,6 +384,7 @@ struct Run {
     pieces: Vec<Piece>,
     end: Result<StreamEnd, FailureReport>,
     calls: Vec<(String, String)>,
+    usage: Usage,
 }
 
 impl Run {
@@ -381,7 +396,7 @@ impl Run {
         let pushed = chunks.into_iter().try_for_each(|chunk| reader.push(Bytes::copy_from_slice(chunk), &mut pieces));
         let end = pushed.and_then(|()| reader.end(&mut pieces));
         let calls = reader.answers().iter().flat_map(|answer| answer.tool_calls.clone()).collect();
-        Run { pieces, end, calls }
+        Run { pieces, end, calls, usage: reader.usage() }
     }
 
     fn text(&self, kind: PieceKind) -> String {
