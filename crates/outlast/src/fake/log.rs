@@ -41,6 +41,10 @@ pub struct Seen {
     pub status: Option<u16>,
     /// Bytes of body handed to the connection.
     pub bytes_out: u64,
+    /// The input tokens its reply counts; 0 when it is no reply.
+    pub input_tokens: u32,
+    /// The output tokens its reply counts, sent or not.
+    pub output_tokens: u32,
     /// How it ended.
     pub ending: Ending,
 }
@@ -174,6 +178,13 @@ impl OpenCall {
         *log.stats.statuses.entry(status).or_default() += 1;
         if let Some(seen) = log.entry(self.id) {
             seen.status = Some(status);
+        }
+    }
+
+    /// What its reply says that it consumed.
+    pub(super) fn counts(&self, input_tokens: u32, output_tokens: u32) {
+        if let Some(seen) = self.shared.log().entry(self.id) {
+            (seen.input_tokens, seen.output_tokens) = (input_tokens, output_tokens);
         }
     }
 

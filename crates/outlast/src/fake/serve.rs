@@ -125,6 +125,8 @@ fn begin(
         fault: None,
         status: None,
         bytes_out: 0,
+        input_tokens: 0,
+        output_tokens: 0,
         ending: Ending::Open,
     });
     let in_flight = log.begin(stream, body.len() as u64, seen);
@@ -286,6 +288,7 @@ impl Turn {
             script::whole(Bytes::from(body), parts, fault, pace, raw)
         };
         self.open.answers(200);
+        self.open.counts(answer.input_tokens, answer.output_tokens);
         respond(200, headers, Play::script(steps, length, self.line, self.open))
     }
 

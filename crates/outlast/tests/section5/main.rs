@@ -2,10 +2,12 @@
 //! each target is asked and what the record says of it. In both client dialects, streamed and whole.
 //!
 //! The rows are data in `rows_*.rs`; `table.rs` holds a gateway and three fakes to them. What is no row of a table stands
-//! in `proofs.rs`.
+//! in `proofs.rs` and `money.rs`.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod money;
+mod proofs;
 mod rows_content;
 mod rows_ends;
 mod rows_transport;

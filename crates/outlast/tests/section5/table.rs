@@ -409,7 +409,9 @@ impl Meeting<'_> {
         let expected = if refused { 0 } else { attempts } + if name == "c" { self.row.judged } else { 0 };
         let seen = fake.log();
         let mut broken = Vec::new();
-        if seen.len() != expected {
+        // What is queued is asked again, by and by.
+        let as_many = seen.len() == expected || (self.row.gets == Gets::Later("queue") && seen.len() > expected);
+        if !as_many {
             broken.push(format!("{name} was called {} times, not {expected}", seen.len()));
         }
         if seen.iter().any(|call| call.ending == Ending::Open) {
@@ -459,7 +461,7 @@ fn of_the_notes(told: &Value, what: &str) -> Vec<String> {
     if told["gave_up"] != json!([what]) || told["degraded"] != true {
         broken.push(format!("the body does not say that {what} was given up: {told}"));
     }
-    if !told["saved"].is_boolean() || !told["notice"].as_str().is_some_and(|notice| !notice.is_empty()) {
+    if !told["saved"].is_boolean() || told["notice"].as_str().is_none_or(str::is_empty) {
         broken.push(format!("no notice for the user: {told}"));
     }
     for word in ["alpha", "beta", "a/m", "b/m", "503", "openai", "anthropic"] {
