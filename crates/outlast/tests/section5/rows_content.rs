@@ -94,6 +94,30 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         class: "schema_error",
+        what: "a model of the other dialect mends its own reply, too",
+        targets: "b",
+        route: C,
+        config: structured!("repair = 1\n"),
+        faults: &[("b", "schema-drift:first=1")],
+        trail: "b schema_error(drift) repair; b+repair ok deliver",
+        says: GOOD,
+        hides: DRIFT,
+        ..ROW
+    },
+    Row {
+        class: "schema_error",
+        what: "mended or not, no repair follows a repair",
+        targets: "a",
+        route: C,
+        config: structured!("repair = 1\n"),
+        faults: &[("a", "schema-drift")],
+        gets: Gets::Error("schema_error"),
+        trail: "a schema_error(drift) repair; a+repair schema_error(drift) give_up",
+        hides: DRIFT,
+        ..ROW
+    },
+    Row {
+        class: "schema_error",
         what: "then a target that keeps a schema natively, before one that does not",
         targets: "a b c",
         route: C,
@@ -185,6 +209,36 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         class: "refusal",
+        what: "of the other dialect, and still a refusal",
+        targets: "b",
+        faults: &[("b", "refusal")],
+        gets: Gets::Declined("b"),
+        trail: "b ok deliver",
+        ..ROW
+    },
+    Row {
+        class: "refusal",
+        what: "the last to decline is believed",
+        route: C,
+        config: gate!("refusal = \"reroute\""),
+        faults: &[("a", "refusal"), ("b", "refusal")],
+        gets: Gets::Declined("b"),
+        trail: "a refusal reroute; b ok deliver",
+        ..ROW
+    },
+    Row {
+        class: "refusal",
+        what: "it is told as the reason where the next target fails",
+        route: C,
+        config: gate!("refusal = \"reroute\""),
+        faults: &[("a", "refusal"), ("b", "503")],
+        gets: Gets::Error("refusal"),
+        trail: "a refusal reroute; b overloaded retry_same; b+same_target overloaded give_up",
+        hides: "I can't assist",
+        ..ROW
+    },
+    Row {
+        class: "refusal",
         what: "the next target, where the contract allows it",
         route: C,
         config: gate!("refusal = \"reroute\""),
@@ -218,6 +272,24 @@ pub(crate) const ROWS: &[Row] = &[
         gets: Gets::Error("content_filter"),
         trail: "a safety_block return_reason",
         hides: "Sorry",
+        ..ROW
+    },
+    Row {
+        class: "safety_block",
+        what: "of a target of the other dialect",
+        targets: "b a",
+        faults: &[("b", "content-filter")],
+        gets: Gets::Error("content_filter"),
+        trail: "b safety_block return_reason",
+        ..ROW
+    },
+    Row {
+        class: "safety_block",
+        what: "after somebody else had failed",
+        targets: "a b c",
+        faults: &[("a", "503"), ("b", "content-filter")],
+        gets: Gets::Error("content_filter"),
+        trail: "a overloaded reroute; b safety_block return_reason",
         ..ROW
     },
     Row {
@@ -351,6 +423,28 @@ pub(crate) const ROWS: &[Row] = &[
         faults: &[("a", "say:{\"answer\":\"red\"%2C\"sure\":0.4}"), ("b", "say:{\"answer\":\"blue\"%2C\"sure\":0.9}")],
         trail: "a quality(confidence) reroute; b ok deliver",
         hides: "red",
+        ..ROW
+    },
+    Row {
+        class: "quality",
+        what: "votes that stay divided",
+        targets: "a b c",
+        route: "tier = \"t\"",
+        config: "[tiers.t]\nattempts = 1\nvotes = { ahead = 2, samples = 3 }\n",
+        faults: &[("a", "say:one"), ("b", "say:two"), ("c", "say:three")],
+        gets: Gets::Error("quality"),
+        trail: "a ok deliver; b ok deliver",
+        ..ROW
+    },
+    Row {
+        class: "quality",
+        what: "a dissenter is outvoted",
+        targets: "a b c",
+        route: "tier = \"t\"",
+        config: "[tiers.t]\nattempts = 1\nvotes = { ahead = 1, samples = 3 }\n",
+        faults: &[("a", "503"), ("b", "say:two"), ("c", "say:two")],
+        trail: "a overloaded give_up; b ok deliver",
+        says: "two",
         ..ROW
     },
     Row {

@@ -91,6 +91,47 @@ pub(crate) const ROWS: &[Row] = &[
         ..ROW
     },
     Row {
+        class: "context_exceeded",
+        what: "shortened after the only target has said that it is too long",
+        asks: Asks::Long,
+        targets: "a",
+        route: C,
+        config: "[contracts.c]\nshorten = \"drop-oldest-turns\"\n",
+        faults: &[("a", "context-exceeded:first=1")],
+        gets: Gets::Less("a", "input"),
+        trail: "a context_exceeded reroute; a+shorten ok deliver",
+        ..ROW
+    },
+    Row {
+        class: "cost_spike",
+        what: "a shorter input, where the contract allows it, and marked",
+        asks: Asks::Long,
+        targets: "a",
+        route: "contract = \"c\"\ntier = \"t\"",
+        config: "[contracts.c]\nshorten = \"drop-oldest-turns\"\n[tiers.t]\ncost_max_usd = 0.01\n\
+                 [targets.\"a/m\"]\nprice = { input = 8.0, output = 10.0 }\n",
+        gets: Gets::Less("a", "input"),
+        trail: "a+shorten ok deliver",
+        ..ROW
+    },
+    Row {
+        class: "cost_spike",
+        what: "cut before anything was shown, and nothing is left for another",
+        ways: Ways::Streamed,
+        route: "contract = \"c\"\ntier = \"t\"\nbackstops = [\"sorry\"]",
+        asks: Asks::AtLength,
+        config: concat!(
+            priced!("100.0", "100.0"),
+            "[contracts.c]\nstream = \"buffer\"\n",
+            "[backstops.sorry]\nkind = \"static\"\nreply = \"Nobody can say that now.\"\n"
+        ),
+        faults: &[("a", "verbose:times=40")],
+        gets: Gets::Backstop("sorry", "model"),
+        trail: "a cost_spike give_up",
+        hides: "and so on",
+        ..ROW
+    },
+    Row {
         class: "cost_spike",
         what: "a stream that writes more than was paid for is cut and settled",
         ways: Ways::Streamed,

@@ -32,6 +32,15 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         class: "timeout",
+        what: "a head and nothing of a whole reply",
+        ways: Ways::Whole,
+        config: "[targets.\"a/m\"]\ntimeouts = { idle = \"300ms\" }\n",
+        faults: &[("a", "hang:after-headers")],
+        trail: "a timeout:idle reroute; b ok deliver",
+        ..ROW
+    },
+    Row {
+        class: "timeout",
         what: "a first token that is late on the only target",
         targets: "a",
         ways: Ways::Streamed,

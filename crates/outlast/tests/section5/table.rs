@@ -283,6 +283,9 @@ impl Meeting<'_> {
         let is_whole = if self.streamed { reply.says_it_is_complete() && reply.error_event().is_none() } else { true };
         match row.gets {
             Gets::Full(who) | Gets::Declined(who) => {
+                let declines = [r#""refusal":"I"#, r#"_reason":"content_filter""#, r#""stop_reason":"refusal""#];
+                let declined = declines.iter().any(|word| reply.text().contains(word));
+                promise(declined == matches!(row.gets, Gets::Declined(_)), "a refusal is not told as one".into());
                 promise(reply.status() == 200 && is_whole, format!("{who} should have answered"));
                 promise(
                     (served, degraded, ended) == (who, "", "answered"),
@@ -335,6 +338,11 @@ impl Meeting<'_> {
                 promise(event["error"]["type"] == right, format!("ends in {event}"));
                 promise(matches!(record.outcome, Outcome::Interrupted(_)), format!("recorded as {ended}"));
             }
+        }
+        let mode = if matches!(row.gets, Gets::Less(_, "tools")) { "plan-only" } else { "full" };
+        let is_told = reply.header("x-outlast-tool-mode").is_none_or(|told| told == mode || row.config.contains(told));
+        if !is_told {
+            broken.push(format!("tool mode {:?}", reply.header("x-outlast-tool-mode")));
         }
         broken.extend(self.of_the_words(reply));
         broken
@@ -393,7 +401,11 @@ impl Meeting<'_> {
     }
 
     fn of_the_record(&self, record: &CallRecord) -> Vec<String> {
-        let trail: Vec<String> = record.attempts.iter().map(attempt).collect();
+        let mut trail: Vec<String> = record.attempts.iter().map(attempt).collect();
+        if self.row.config.contains("votes =") {
+            // Who votes first is nobody's concern.
+            trail.sort();
+        }
         let trail = trail.join("; ");
         if trail == self.row.trail {
             Vec::new()
