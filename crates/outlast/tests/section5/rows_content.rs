@@ -433,7 +433,7 @@ pub(crate) const ROWS: &[Row] = &[
         config: "[tiers.t]\nattempts = 1\nvotes = { ahead = 2, samples = 3 }\n",
         faults: &[("a", "say:one"), ("b", "say:two"), ("c", "say:three")],
         gets: Gets::Error("quality"),
-        trail: "a ok deliver; b ok deliver",
+        trail: "a ok give_up; b ok give_up",
         ..ROW
     },
     Row {

@@ -14,7 +14,7 @@ use outlast_engine::{Ask, Call, Event, Settlement, Source};
 use outlast_model::{
     Failure, FailureReport, Mono, Usd, Wall,
     policy::ConfidenceFrom,
-    record::{Agreement, AttemptRecord, CallRecord, GaveUp, LeftOut, Outcome, Role},
+    record::{Agreement, AttemptRecord, CallRecord, Decision, GaveUp, LeftOut, Outcome, Role},
 };
 use std::sync::PoisonError;
 
@@ -119,6 +119,12 @@ impl Driver {
         settled.left_out = merged.left_out;
         settled.cost = merged.cost;
         settled.wasted = if settled.served_by.is_some() { merged.wasted } else { merged.cost };
+        if settled.served_by.is_none() {
+            // Each vote had its reply, and the client none of them.
+            let end = if settled.outcome == Outcome::Cancelled { Decision::Cancel } else { Decision::GiveUp };
+            let delivered = |attempt: &&mut AttemptRecord| attempt.decision == Decision::Deliver;
+            settled.attempts.iter_mut().filter(delivered).for_each(|attempt| attempt.decision = end);
+        }
         settled
     }
 
