@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn rules(ahead: u8, samples: u8, disagreement: Disagreement) -> Votes {
-    Votes { ahead, samples, spread: VoteSpread::Samples, fields: Vec::new(), disagreement }
+    Votes { ahead, samples, spread: VoteSpread::Samples, fields: Vec::new(), judge: None, disagreement }
 }
 
 fn tally(cast: &[Option<usize>]) -> BTreeMap<usize, u8> {

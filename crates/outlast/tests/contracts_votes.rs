@@ -203,3 +203,45 @@ async fn a_client_that_leaves_cancels_every_vote_and_they_are_in_its_record() {
     let record = rig.latest_of(1).await;
     assert_eq!((record.outcome, record.attempts.len()), (Outcome::Cancelled, 2));
 }
+
+/// The tier's judge of other words.
+const JUDGED: &str = "ahead = 2, samples = 3, judge = { route = \"compare\" }";
+
+fn compare(judge: &Upstream) -> String {
+    rig::provider("judge", "openai-compatible", &judge.url(), "") + "[routes.compare]\ntargets = [\"judge/m\"]\n"
+}
+
+#[tokio::test]
+async fn a_judge_says_which_texts_mean_the_same_in_other_words() {
+    let (a, b) = (in_turn(&["It is Paris."]).await, in_turn(&["The capital is Paris, of course."]).await);
+    let judge = in_turn(&[r#"{"same": true, "reason": "both name Paris"}"#]).await;
+    let rig = Rig::start(&voting(&[&a, &b], JUDGED, &compare(&judge))).await;
+    let reply = rig.ask(Ask::chat("main", "capital?").header("x-outlast-trace", "full")).await;
+    reply.assert_answered();
+    assert_eq!(reply.said(), "It is Paris.");
+    let agreement = &reply.json()["outlast"]["agreement"];
+    assert_eq!((&agreement["votes_for"], &agreement["votes"]), (&json!(2), &json!(2)));
+    let asked = judge.seen();
+    assert_eq!(asked.len(), 1);
+    let question = asked[0].json().to_string();
+    assert!(question.contains("It is Paris.") && question.contains("of course"), "{question}");
+    // The same words need nobody to compare them.
+    let (a, b) = (in_turn(&["Paris"]).await, in_turn(&["paris!"]).await);
+    let rig = Rig::start(&voting(&[&a, &b], JUDGED, &compare(&judge))).await;
+    rig.ask(Ask::chat("main", "capital?")).await.assert_answered();
+    assert_eq!(judge.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn texts_that_no_judge_calls_the_same_stay_different() {
+    for verdict in [r#"{"same": false, "reason": "no"}"#, "They are the same.", r#"{"score": 1}"#] {
+        let (a, b) = (in_turn(&["It is Paris."]).await, in_turn(&["It is Lyon."]).await);
+        let judge = in_turn(&[verdict]).await;
+        let votes = JUDGED.replace("samples = 3", "samples = 2");
+        let rig = Rig::start(&voting(&[&a, &b], &votes, &compare(&judge))).await;
+        let reply = rig.ask(Ask::chat("main", "capital?")).await;
+        assert_eq!(reply.status(), 502, "{verdict}: {}", reply.text());
+        assert_eq!(reply.json()["error"]["code"], "quality", "{verdict}");
+        assert!(!reply.text().contains("Paris") && !reply.text().contains("Lyon"));
+    }
+}

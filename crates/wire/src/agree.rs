@@ -57,23 +57,47 @@ impl Tally {
     /// Adds a ballot. The class it agrees with, or a new one; `None`: it is malformed (nothing at all, or not JSON
     /// where JSON is due) and does not count.
     pub fn add(&mut self, text: &str) -> Option<usize> {
-        let ballot = match strict::parse(text) {
+        let ballot = self.read(text)?;
+        let class = self.classes.iter().position(|class| self.agree(&self.ballots[class[0]], &ballot));
+        Some(self.put(ballot, class))
+    }
+
+    /// The classes that a text might still belong to though it uses other words than each of them, with the number of
+    /// each one's first ballot: whoever can read may say so. None for JSON, for what is malformed, and for a text whose
+    /// words have been heard.
+    pub fn other_words(&self, text: &str) -> Vec<(usize, usize)> {
+        let Some(ballot @ Ballot::Text(_)) = self.read(text) else { return Vec::new() };
+        let firsts = self.classes.iter().enumerate().map(|(class, members)| (class, members[0]));
+        let texts = firsts.filter(|(_, first)| matches!(self.ballots[*first], Ballot::Text(_)));
+        let texts: Vec<(usize, usize)> = texts.collect();
+        if texts.iter().any(|(_, first)| self.agree(&self.ballots[*first], &ballot)) { Vec::new() } else { texts }
+    }
+
+    /// Adds a ballot to this class, because somebody says that it means the same. As [`Tally::add`] otherwise.
+    pub fn add_to(&mut self, class: usize, text: &str) -> Option<usize> {
+        let ballot = self.read(text)?;
+        Some(self.put(ballot, Some(class).filter(|class| *class < self.classes.len())))
+    }
+
+    fn read(&self, text: &str) -> Option<Ballot> {
+        Some(match strict::parse(text) {
             Ok(value) if self.json || value.is_object() || value.is_array() => Ballot::Json(value),
             Err(_) if self.json => return None,
             Ok(_) | Err(_) => Ballot::Text(Some(normal(text)).filter(|text| !text.is_empty())?),
-        };
-        let agrees = |class: &Vec<usize>| self.agree(&self.ballots[class[0]], &ballot);
-        let class = self.classes.iter().position(agrees);
+        })
+    }
+
+    fn put(&mut self, ballot: Ballot, class: Option<usize>) -> usize {
         self.ballots.push(ballot);
         let number = self.ballots.len() - 1;
         match class {
             Some(class) => {
                 self.classes[class].push(number);
-                Some(class)
+                class
             }
             None => {
                 self.classes.push(vec![number]);
-                Some(self.classes.len() - 1)
+                self.classes.len() - 1
             }
         }
     }
@@ -281,6 +305,7 @@ mod tests {
             samples: 5,
             spread: VoteSpread::Targets,
             fields: fields.collect(),
+            judge: None,
             disagreement: Disagreement::Fail,
         })
     }
@@ -397,5 +422,20 @@ mod tests {
             }
             prop_assert!(agree(&[("items", Agree::Set(Some("id".into())))], items(&seed), items(&turned)));
         }
+    }
+
+    #[test]
+    fn somebody_who_can_read_may_put_other_words_into_a_class() {
+        let mut tally = tally(&[]);
+        assert_eq!(tally.other_words("It is Paris."), []);
+        assert_eq!(tally.add("It is Paris."), Some(0));
+        assert_eq!(tally.add(r#"{"city": "Paris"}"#), Some(1));
+        assert_eq!(tally.other_words("it is paris"), [], "those words have been heard");
+        assert_eq!(tally.other_words(r#"{"city": "Lyon"}"#), [], "JSON is compared by rules");
+        assert_eq!(tally.other_words("Paris, of course"), [(0, 0)]);
+        assert_eq!(tally.add_to(0, "Paris, of course"), Some(0));
+        assert_eq!(tally.other_words("The capital: Paris"), [(0, 0)], "a class is known by its first");
+        assert_eq!(tally.add_to(7, "Lyon"), Some(2), "there is no such class");
+        assert_eq!(tally.whole(0), 0);
     }
 }

@@ -19,7 +19,7 @@ pub struct CallId(pub u64);
 pub struct Ask {
     /// Unique among the calls alive in this process.
     pub id: CallId,
-    /// The route it named, bound by [`Fleet::bind`].
+    /// The route it named, bound by [`Fleet::bind`](crate::Fleet::bind).
     pub route: BoundRoute,
     /// What it needs of a target.
     pub needs: Needs,
@@ -93,7 +93,7 @@ pub enum Event {
     ClientGone,
     /// The fleet named this call in [`FleetAction::Wake`](crate::FleetAction::Wake).
     Woken,
-    /// The time of [`Call::poll_timeout`] has come.
+    /// The time of [`Call::poll_timeout`](super::Call::poll_timeout) has come.
     Tick,
 }
 

@@ -35,7 +35,7 @@ pub struct TargetView {
     pub id: TargetId,
     /// Its breaker.
     pub state: TargetState,
-    /// The evidence against it; the breaker opens at [`HealthPolicy::open_at`].
+    /// The evidence against it; the breaker opens at [`HealthPolicy::open_at`](outlast_model::policy::HealthPolicy::open_at).
     pub evidence: f64,
     /// Ranked after the healthy ones on every route: by a soft detector, by golden tasks, or because its provider is
     /// suspect. A single route's alarms are in `quality`.

@@ -1,5 +1,6 @@
 //! Tiers: how much redundancy a route or step may spend.
 
+use super::Judge;
 use crate::Usd;
 use std::{sync::Arc, time::Duration};
 
@@ -59,6 +60,9 @@ pub struct Votes {
     pub spread: VoteSpread,
     /// When two JSON replies agree, field by field; a field without a rule is compared exactly.
     pub fields: Vec<FieldRule>,
+    /// Who says whether two texts mean the same that do not use the same words; without one they differ. JSON is never
+    /// put to it. A judge that gives no verdict leaves them different.
+    pub judge: Option<Judge>,
     /// What comes when nobody wins.
     pub disagreement: Disagreement,
 }

@@ -13,7 +13,7 @@ use outlast_model::{
 use std::time::Duration;
 
 /// How long a judge may take where nothing else is said.
-const JUDGE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const JUDGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The words of `from` that are no path.
 const WORDS: [&str; 3] = ["votes", "judge", "field"];

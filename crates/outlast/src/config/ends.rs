@@ -10,7 +10,7 @@ use super::{
 use outlast_model::{
     Brief, RouteId, TargetId,
     finding::Gate,
-    policy::{Backstop, BackstopKind, ConfidenceFrom, Contract, Dialect, Route, TargetSpec, Tier},
+    policy::{Backstop, BackstopKind, ConfidenceFrom, Contract, Dialect, Judge, Route, TargetSpec, Tier},
     turn::{Finish, Usage},
 };
 use outlast_wire::{
@@ -174,6 +174,9 @@ pub(super) fn links(file: &File, routes: &BTreeMap<RouteId, Arc<Route>>, log: &m
     let names: Vec<String> = file.routes.iter().flat_map(|all| all.value.keys().cloned()).collect();
     let judges = file.contracts.iter().flat_map(|all| all.value.values());
     let judges = judges.filter_map(|contract| contract.value.confidence.as_ref()?.value.route.as_ref());
+    let tiers = file.tiers.iter().flat_map(|all| all.value.values());
+    let comparing = tiers.filter_map(|tier| tier.value.votes.as_ref()?.value.judge.as_ref()?.value.route.as_ref());
+    let judges = judges.chain(comparing);
     let confirms = file.backstops.iter().flat_map(|all| all.value.values());
     let confirms = confirms.filter_map(|backstop| backstop.value.route.as_ref());
     for to in judges.chain(confirms).filter(|to| !names.contains(&to.value)) {
@@ -184,7 +187,7 @@ pub(super) fn links(file: &File, routes: &BTreeMap<RouteId, Arc<Route>>, log: &m
     }
     for (id, route) in routes {
         if leads_back(id, routes, judged_by)
-            && let Some(place) = judge_place(file, &route.contract)
+            && let Some(place) = judge_place(file, &route.contract).or_else(|| comparing_place(file, &route.tier))
             && !log.has_error_under(&place.path)
         {
             let what = format!("route \"{id}\" would be its own judge, directly or through others");
@@ -204,20 +207,19 @@ pub(super) fn links(file: &File, routes: &BTreeMap<RouteId, Arc<Route>>, log: &m
 /// A judge whose verdict is capped has to have a price: without one it could never be asked, and nothing would pass.
 pub(super) fn judges_prices(file: &File, routes: &Routes, specs: &BTreeMap<TargetId, TargetSpec>, log: &mut Log) {
     for route in routes.values() {
-        let Some(ConfidenceFrom::Judge(judge)) = route.contract.confidence.as_ref().map(|it| &it.from) else {
-            continue;
-        };
-        let Some(judging) = routes.get(&judge.route) else { continue };
-        let capped = judge.cost_max.or(route.tier.cost_max).is_some();
-        let priced = |id: &TargetId| specs.get(id).is_some_and(|spec| spec.price.is_some());
-        if capped
-            && !judging.targets.iter().any(|target| priced(&target.target))
-            && let Some(place) = judge_place(file, &route.contract)
-            && !log.has_error_under(&place.path)
-        {
-            let first = &judging.targets[0].target;
-            let what = format!("what a verdict costs is capped, and no price of route \"{}\" is known", judging.id);
-            log.error(place, what, format_args!("Add [targets.\"{first}\"] price = {{ input = .., output = .. }}"));
+        let of_contract = judge_of(&route.contract).map(|judge| (judge, judge_place(file, &route.contract)));
+        let of_tier = route.tier.votes.as_ref().and_then(|votes| votes.judge.as_ref());
+        let of_tier = of_tier.map(|judge| (judge, comparing_place(file, &route.tier)));
+        for (judge, place) in of_contract.into_iter().chain(of_tier) {
+            let (Some(judging), Some(place)) = (routes.get(&judge.route), place) else { continue };
+            let capped = judge.cost_max.or(route.tier.cost_max).is_some();
+            let priced = |id: &TargetId| specs.get(id).is_some_and(|spec| spec.price.is_some());
+            let can_be_paid = judging.targets.iter().any(|target| priced(&target.target));
+            if capped && !can_be_paid && !log.has_error_under(&place.path) {
+                let first = &judging.targets[0].target;
+                let what = format!("what a verdict costs is capped, and no price of route \"{}\" is known", judging.id);
+                log.error(place, what, format_args!("Add [targets.\"{first}\"] price = {{ input = .., output = .. }}"));
+            }
         }
     }
 }
@@ -225,9 +227,14 @@ pub(super) fn judges_prices(file: &File, routes: &Routes, specs: &BTreeMap<Targe
 type Routes = BTreeMap<RouteId, Arc<Route>>;
 
 fn judged_by(route: &Route) -> Vec<&RouteId> {
-    match route.contract.confidence.as_ref().map(|confidence| &confidence.from) {
-        Some(ConfidenceFrom::Judge(judge)) => vec![&judge.route],
-        Some(ConfidenceFrom::Field(_) | ConfidenceFrom::Votes) | None => Vec::new(),
+    let comparing = route.tier.votes.as_ref().and_then(|votes| votes.judge.as_ref());
+    judge_of(&route.contract).into_iter().chain(comparing).map(|judge| &judge.route).collect()
+}
+
+fn judge_of(contract: &Contract) -> Option<&Judge> {
+    match contract.confidence.as_ref().map(|confidence| &confidence.from) {
+        Some(ConfidenceFrom::Judge(judge)) => Some(judge),
+        Some(ConfidenceFrom::Field(_) | ConfidenceFrom::Votes) | None => None,
     }
 }
 
@@ -263,6 +270,12 @@ fn judge_place<'f>(file: &'f File, contract: &Contract) -> Option<&'f Place> {
     let written = file.contracts.as_ref()?.value.get(&*contract.name)?;
     let confidence = written.value.confidence.as_ref()?;
     confidence.value.route.as_ref().map(|route| &route.place)
+}
+
+fn comparing_place<'f>(file: &'f File, tier: &Tier) -> Option<&'f Place> {
+    let written = file.tiers.as_ref()?.value.get(&*tier.name)?;
+    let judge = written.value.votes.as_ref()?.value.judge.as_ref()?;
+    judge.value.route.as_ref().map(|route| &route.place)
 }
 
 fn confirm_places<'f>(file: &'f File, route: &Route) -> Vec<&'f Place> {

@@ -203,6 +203,21 @@ sections! {
         fields: Named<AgreeSetting>,
         /// What comes when nobody wins. Default: fail.
         disagreement: DisagreementChoice,
+        /// Another route that says whether two texts mean the same in other words. Default: none, other words differ.
+        judge: VotesJudgeFile,
+    }
+
+    /// A route that says whether two texts mean the same. Where it gives no verdict, they differ.
+    VotesJudgeFile {
+        /// The route that judges.
+        #[schemars(required)]
+        route: String,
+        /// What it is to look for.
+        instructions: String,
+        /// The most one comparison may cost. Default: whatever the call has left.
+        cost_max_usd: f64,
+        /// The longest it may take. Default: 30s.
+        timeout: Time,
     }
 
     /// How two values are compared.

@@ -1,13 +1,14 @@
 //! Judges tiers: the built-in ones with the file's over them. A tier of one's own starts from `standard`.
 
 use super::{
-    promises::{HedgeFile, TierFile, VotesFile},
+    confidence::JUDGE_TIMEOUT,
+    promises::{HedgeFile, TierFile, VotesFile, VotesJudgeFile},
     read::{At, Log, Named, Place},
     words::{AgreeChoice, AgreeSetting, DisagreementChoice, HedgeSetting, Names, SpreadChoice},
 };
 use outlast_model::{
-    Usd,
-    policy::{Agree, Disagreement, FieldRule, Hedge, Tier, VoteSpread, Votes},
+    RouteId, Usd,
+    policy::{Agree, Disagreement, FieldRule, Hedge, Judge, Tier, VoteSpread, Votes},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -116,11 +117,35 @@ fn votes(At { value: file, place }: &At<VotesFile>, log: &mut Log) -> Votes {
             Some(SpreadChoice::Samples) => VoteSpread::Samples,
         },
         fields: fields.filter_map(|(path, agree)| field_rule(path, agree, log)).collect(),
+        judge: file.judge.as_ref().and_then(|judge| votes_judge(judge, file.fields.is_some(), log)),
         disagreement: match file.disagreement.as_ref().map(|disagreement| disagreement.value) {
             None | Some(DisagreementChoice::Fail) => Disagreement::Fail,
             Some(DisagreementChoice::Majority) => Disagreement::Majority,
         },
     }
+}
+
+fn votes_judge(At { value: file, place }: &At<VotesJudgeFile>, fields: bool, log: &mut Log) -> Option<Judge> {
+    if fields {
+        log.error(
+            place,
+            "it never takes effect: `fields` makes JSON due, and JSON is compared by rules",
+            "Remove one of them",
+        );
+    }
+    let cost_max = file.cost_max_usd.as_ref().map(|cost| cost_max(cost, log));
+    let Some(route) = &file.route else {
+        if !log.has_error_under(&place.path) {
+            log.error(place, "it does not say which route judges", "Add route = \"judge\" and that route");
+        }
+        return None;
+    };
+    Some(Judge {
+        route: RouteId::from(route.value.as_str()),
+        instructions: file.instructions.as_ref().map(|text| text.value.as_str().into()),
+        cost_max,
+        timeout: file.timeout.as_ref().map_or(JUDGE_TIMEOUT, |timeout| timeout.value.0),
+    })
 }
 
 fn field_rule(path: &str, At { value, place }: &At<AgreeSetting>, log: &mut Log) -> Option<FieldRule> {

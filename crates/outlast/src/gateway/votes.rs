@@ -1,7 +1,8 @@
 //! A vote: several complete calls for one request, and the first answer that is ahead of every other by enough wins.
 //!
 //! Each vote is a call of its own, with failover and all gates; the engine counts and says how many are still worth
-//! asking for, the wire says which replies agree. Whoever is still being asked when it is decided is dropped.
+//! asking for, the wire says which replies agree, and a judge, if the tier names one, which texts mean the same in other
+//! words. Whoever is still being asked when it is decided is dropped.
 
 use super::{
     backstops::Cx,
@@ -12,11 +13,11 @@ use outlast_engine::vote::{Ballot, Election};
 use outlast_model::{
     Failure, FailureReport, Usd,
     failure::Then,
-    policy::{ConfidenceFrom, Disagreement, Votes},
+    policy::{ConfidenceFrom, Dialect, Disagreement, Votes},
     record::{Agreement, CallRecord, Role},
     turn::OutputFormat,
 };
-use outlast_wire::{agree::Tally, compose::Said, plan::Intent};
+use outlast_wire::{Inbound, agree::Tally, compose::Said, judge, plan::Intent};
 use serde_json::{Value, json};
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
@@ -35,9 +36,9 @@ pub(super) struct Motion {
 /// How a vote ended.
 pub(super) enum Elected {
     /// An answer won, or leads and may be given though the votes were divided.
-    Won { vote: Box<Vote>, agreement: Agreement, divided: bool },
-    /// None did.
-    Lost { cause: FailureReport, agreement: Option<Agreement> },
+    Won { vote: Box<Vote>, agreement: Agreement, divided: bool, judged: Usd },
+    /// None did. `judged`: what it cost to tell the answers apart.
+    Lost { cause: FailureReport, agreement: Option<Agreement>, judged: Usd },
 }
 
 /// A valid vote.
@@ -66,9 +67,9 @@ pub(super) async fn elect(motion: Motion) -> Elected {
                     && report.failure.remedy().then == Then::ReturnReason
                 {
                     // A policy reason, or the client's own fault: no further vote would change it, and none may.
-                    return Elected::Lost { cause: report.clone(), agreement: None };
+                    return Elected::Lost { cause: report.clone(), agreement: None, judged: booth.judged };
                 }
-                election.cast(booth.count(answered));
+                election.cast(booth.count(answered).await);
             }
             Ballot::Won(class) => return booth.won(class, election.agreement(class), false),
             Ballot::Undecided { leader } => {
@@ -92,6 +93,8 @@ struct Booth<'a> {
     asked: u8,
     /// What is neither spent nor reserved.
     left: Option<Usd>,
+    /// What it cost to tell texts apart.
+    judged: Usd,
     first_failure: Option<FailureReport>,
     ends: clock::Instant,
 }
@@ -107,6 +110,7 @@ impl<'a> Booth<'a> {
             votes: Vec::new(),
             asked: 0,
             left: motion.budget,
+            judged: Usd::ZERO,
             first_failure: None,
             ends: clock::now() + motion.deadline,
         }
@@ -160,11 +164,15 @@ impl<'a> Booth<'a> {
     }
 
     /// The class a vote is for; `None` when it does not count.
-    fn count(&mut self, answered: Answered) -> Option<usize> {
+    async fn count(&mut self, answered: Answered) -> Option<usize> {
         let Answered { result, plan, record } = answered;
         match result {
             Ok(said) => {
-                let class = self.tally.add(&ballot(&said, &plan))?;
+                let text = ballot(&said, &plan);
+                let class = match self.judged_alike(&text).await {
+                    Some(class) => self.tally.add_to(class, &text)?,
+                    None => self.tally.add(&text)?,
+                };
                 self.votes.push(Vote { said, plan, record });
                 Some(class)
             }
@@ -175,12 +183,43 @@ impl<'a> Booth<'a> {
         }
     }
 
+    /// The class that a judge says a text belongs to though its words are others. Whatever the judge does not say is
+    /// the same stays different.
+    async fn judged_alike(&mut self, text: &str) -> Option<usize> {
+        let judge = self.motion.rules.judge.as_ref()?;
+        for (class, first) in self.tally.other_words(text) {
+            let Motion { cx, .. } = self.motion;
+            let route = cx.live.route(judge.route.as_str()).filter(|_| cx.depth < inner::DEPTH_MAX)?;
+            let question = judge::comparison(&cx.inbound, [&self.votes[first].said.text, text], judge);
+            let left = self.ends.saturating_duration_since(clock::now());
+            let inner = Inner {
+                route: Arc::clone(route),
+                inbound: Arc::new(Inbound::parse(Dialect::OpenaiChat, question).ok()?),
+                budget: [judge.cost_max, self.left].into_iter().flatten().min(),
+                deadline: Some(judge.timeout.min(left)),
+                role: Role::Judge,
+                parent: cx.request_id.clone(),
+                tenant: cx.tenant.clone(),
+                state: None,
+                passed: Vec::new(),
+                depth: cx.depth + 1,
+            };
+            let answered = inner::ask(&cx.shared, &cx.live, inner).await;
+            self.judged = self.judged + answered.record.cost;
+            self.left = minus(self.left, Some(answered.record.cost));
+            if answered.result.ok().and_then(|said| judge::are_same(&said.text)) == Some(true) {
+                return Some(class);
+            }
+        }
+        None
+    }
+
     fn won(mut self, class: usize, agreement: Agreement, divided: bool) -> Elected {
         let whole = self.tally.whole(class);
         if whole >= self.votes.len() || !self.is_sure(&agreement) {
             return self.lost(Some(agreement));
         }
-        Elected::Won { vote: Box::new(self.votes.swap_remove(whole)), agreement, divided }
+        Elected::Won { vote: Box::new(self.votes.swap_remove(whole)), agreement, divided, judged: self.judged }
     }
 
     /// Whether its share of the votes is as much as the contract demands, if it does.
@@ -194,7 +233,8 @@ impl<'a> Booth<'a> {
     fn lost(self, agreement: Option<Agreement>) -> Elected {
         // Where nobody voted, what kept the first one from it is the reason.
         let cause = self.first_failure.filter(|_| self.votes.is_empty());
-        Elected::Lost { cause: cause.unwrap_or(FailureReport::of(Failure::Quality)), agreement }
+        let cause = cause.unwrap_or(FailureReport::of(Failure::Quality));
+        Elected::Lost { cause, agreement, judged: self.judged }
     }
 }
 

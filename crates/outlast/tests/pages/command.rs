@@ -81,11 +81,12 @@ pub(crate) fn jq(words: &[String], input: &str) -> String {
     let paths: Vec<&str> = words[1..].iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
     let paths = if paths.is_empty() { ".".to_owned() } else { paths.concat() };
     let root: Value = serde_json::from_str(input).unwrap_or_else(|error| panic!("jq: {error}: {input}"));
-    let shown = |value: &Value| match value {
-        Value::String(text) if options.contains(&"-r") => text.clone(),
-        _ if options.contains(&"-c") => value.to_string(),
-        _ => serde_json::to_string_pretty(value).expect("JSON"),
+    let shown = |value: &Value| match value.as_str().filter(|_| options.contains(&"-r")) {
+        Some(text) => text.to_owned(),
+        None if options.contains(&"-c") => value.to_string(),
+        None => serde_json::to_string_pretty(value).expect("JSON"),
     };
+
     paths.split(',').map(|path| shown(at(&root, path))).collect::<Vec<_>>().join("\n")
 }
 

@@ -3,7 +3,7 @@
 //! - `schema`, `drift`: the JSON keeps the contract's schema. Drift is valid JSON of another shape: a required field is
 //!   missing in an object that has fields the schema does not name. When a reply breaks nothing else and keeps the
 //!   degraded schema, the findings say so. A document that cannot be held to the schema within bounds breaks it.
-//! - `citation`: see [`evidence`]. `must_include`, `must_not`: see [`phrases`]. `language`: see [`language`].
+//! - `citation`: see [`evidence`]. `must_include`, `must_not`: see [`super::phrases`]. `language`: see [`language`].
 //! - `length`: the text, without white space at its ends, has at least and at most so many characters; of a JSON reply,
 //!   its JSON.
 //! - `duplicate`: see [`duplicates`].

@@ -24,6 +24,8 @@ pub(super) struct Voting {
     started: Mono,
     records: Records,
     agreement: Option<Agreement>,
+    /// What it cost to tell the answers apart.
+    judged: Usd,
 }
 
 impl Voting {
@@ -33,7 +35,13 @@ impl Voting {
         if route.votes.is_empty() || is_vote {
             return None;
         }
-        Some(Box::new(Voting { ask: ask.clone(), started: now, records: Records::default(), agreement: None }))
+        Some(Box::new(Voting {
+            ask: ask.clone(),
+            started: now,
+            records: Records::default(),
+            agreement: None,
+            judged: Usd::ZERO,
+        }))
     }
 }
 
@@ -45,7 +53,11 @@ impl Driver {
         let tier = &self.route.route().tier;
         if voting.ask.needs.provider_effects {
             // What the provider itself does must not be done several times over.
-            return self.elected(Elected::Lost { cause: FailureReport::of(Failure::Unsupported), agreement: None });
+            return self.elected(Elected::Lost {
+                cause: FailureReport::of(Failure::Unsupported),
+                agreement: None,
+                judged: Usd::ZERO,
+            });
         }
         let motion = Motion {
             cx: self.cx(),
@@ -63,16 +75,16 @@ impl Driver {
         let Some(voting) = &mut self.voting else { return };
         let now = self.shared.clock.mono();
         match elected {
-            Elected::Won { vote, agreement, divided } => {
-                voting.agreement = Some(agreement);
+            Elected::Won { vote, agreement, divided, judged } => {
+                (voting.agreement, voting.judged) = (Some(agreement), judged);
                 let Vote { said, plan, record } = *vote;
                 self.ending = Some(Ending::Deliver(Source::Backstop(0)));
                 self.prepared = Some(Box::new(Prepared::Said(said, plan)));
                 let settled = self.won(*record, &agreement, divided);
                 self.settle(settled);
             }
-            Elected::Lost { cause, agreement } => {
-                voting.agreement = agreement;
+            Elected::Lost { cause, agreement, judged } => {
+                (voting.agreement, voting.judged) = (agreement, judged);
                 let attempts = Merged::of(&voting.records, self.facts.started).attempts;
                 self.call = Call::ended_elsewhere(voting.ask.clone(), cause, attempts, now);
                 self.feed(Event::Admit);
@@ -117,8 +129,8 @@ impl Driver {
         settled.attempts = merged.attempts;
         settled.planned = merged.planned;
         settled.left_out = merged.left_out;
-        settled.cost = merged.cost;
-        settled.wasted = if settled.served_by.is_some() { merged.wasted } else { merged.cost };
+        settled.cost = merged.cost + voting.judged;
+        settled.wasted = if settled.served_by.is_some() { merged.wasted } else { settled.cost };
         if settled.served_by.is_none() {
             // Each vote had its reply, and the client none of them.
             let end = if settled.outcome == Outcome::Cancelled { Decision::Cancel } else { Decision::GiveUp };
