@@ -446,22 +446,6 @@ async fn many_large_bodies_at_once_are_held_up_to_the_limit_and_then_refused_wit
     .await;
 }
 
-/// A byte of it is changed, dropped or doubled, or it ends early.
-fn mutilated(text: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
-    let mut bytes = text.to_vec();
-    for _ in 0..random.usize(1..4) {
-        let at = random.usize(0..bytes.len());
-        match random.u8(0..5) {
-            0 => bytes[at] = random.u8(..),
-            1 => drop(bytes.remove(at)),
-            2 => bytes.insert(at, bytes[at]),
-            3 => bytes[at] = *random.choice(b"{}[]\",:\\0n-eE.\x00\xff").unwrap(),
-            _ => bytes.truncate(at.max(1)),
-        }
-    }
-    bytes
-}
-
 #[tokio::test]
 async fn mutilated_requests_get_an_answer_each_and_break_nothing() {
     let (_a, rig) = with_server("").await;
@@ -488,7 +472,7 @@ async fn mutilated_requests_get_an_answer_each_and_break_nothing() {
     for (path, body) in [("/v1/chat/completions", &openai), ("/v1/messages", &anthropic)] {
         let body = body.to_string().into_bytes();
         for _ in 0..400 {
-            let ask = Ask::post(path, mutilated(&body, &mut random));
+            let ask = Ask::post(path, common::mutilated(&body, &mut random, b"{}[]\",:\\0n-eE.\x00\xff"));
             let reply = ask.send_over(&mut conn).await.unwrap_or_else(|| panic!("no answer to {ask:?}"));
             // 502: the output limit became so small that the demanded structure cannot be whole.
             assert!(matches!(reply.status(), 200 | 400 | 404 | 502), "{} to {ask:?}: {}", reply.status(), reply.text());

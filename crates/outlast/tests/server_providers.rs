@@ -192,22 +192,6 @@ async fn a_stream_whose_client_waits_long_is_kept_alive_and_ends_well_or_in_an_e
     assert!(matches!(outcome, Outcome::Failed(_)), "nothing of an answer was shown: {outcome:?}");
 }
 
-/// A byte of it is changed, dropped or doubled, or it ends early.
-fn mutilated(text: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
-    let mut bytes = text.to_vec();
-    for _ in 0..random.usize(1..4) {
-        let at = random.usize(0..bytes.len());
-        match random.u8(0..5) {
-            0 => bytes[at] = random.u8(..),
-            1 => drop(bytes.remove(at)),
-            2 => bytes.insert(at, bytes[at]),
-            3 => bytes[at] = *random.choice(b"{}[]\",:\\0n-eE.\r\n\xff").unwrap(),
-            _ => bytes.truncate(at.max(1)),
-        }
-    }
-    bytes
-}
-
 #[tokio::test]
 async fn mutilated_replies_end_in_an_answer_or_an_error_and_break_nothing() {
     let tool_call = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}});
@@ -232,7 +216,7 @@ async fn mutilated_replies_end_in_an_answer_or_an_error_and_break_nothing() {
     let upstream = Upstream::start(move |request| {
         let streamed = request.json()["stream"] == true;
         let (kind, body) = if streamed { ("text/event-stream", &stream) } else { ("application/json", &whole) };
-        let body = mutilated(body.as_bytes(), &mut random.lock().unwrap());
+        let body = common::mutilated(body.as_bytes(), &mut random.lock().unwrap(), b"{}[]\",:\\0n-eE.\r\n\xff");
         let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
         vec![Step::Send([head.into_bytes(), body].concat())]
     })

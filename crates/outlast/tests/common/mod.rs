@@ -54,3 +54,20 @@ pub(crate) async fn guarded<T>(what: &str, future: impl Future<Output = T>) -> T
         Err(_) => panic!("waited {GUARD:?} in vain: {what}"),
     }
 }
+
+/// A byte of it is changed, dropped or doubled, or it ends early. `marks` are bytes that mean something
+/// where it is read.
+pub(crate) fn mutilated(text: &[u8], random: &mut fastrand::Rng, marks: &[u8]) -> Vec<u8> {
+    let mut bytes = text.to_vec();
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(0..bytes.len());
+        match random.u8(0..5) {
+            0 => bytes[at] = random.u8(..),
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, bytes[at]),
+            3 => bytes[at] = *random.choice(marks).unwrap(),
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    bytes
+}
