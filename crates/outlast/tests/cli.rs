@@ -127,3 +127,20 @@ fn a_simulation_is_a_table_and_a_score_below_the_bar_is_a_failure_that_names_it(
     assert!(table.contains("A answers 503") && table.contains("suite "), "{table}");
     assert!(said.contains("below the bar: 1 at 0.5 rps"), "{said}");
 }
+
+#[test]
+fn explain_counts_what_comparing_texts_would_cost() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outlast.toml");
+    let text = "[providers.a]\nkind = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+        [targets.\"a/m\"]\nprice = { input = 1.0, output = 10.0 }\n\
+        [tiers.v]\nattempts = 1\nvotes = { ahead = 2, samples = 3, judge = { route = \"compare\" } }\n\
+        [routes.main]\ntargets = [\"a/m\"]\ntier = \"v\"\n[routes.compare]\ntargets = [\"a/m\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let told = outlast(&["explain", "main", "--json", "--config", file.to_str().unwrap()], &[]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let price = &told["price"];
+    // Three votes of $0.004, and three pairs of texts at $0.0022.
+    assert_eq!(price["comparison_usd"], serde_json::json!(0.0022), "{told}");
+    assert_eq!(price["worst_usd"], serde_json::json!(0.0186), "{told}");
+}

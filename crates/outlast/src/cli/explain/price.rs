@@ -4,7 +4,7 @@
 use crate::config::Config;
 use outlast_model::{
     Usd,
-    policy::{ConfidenceFrom, Route, TargetSpec, VoteSpread},
+    policy::{ConfidenceFrom, Judge, Route, TargetSpec, VoteSpread},
     turn::Usage,
 };
 use serde_json::{Value, json};
@@ -37,6 +37,8 @@ pub(super) struct TierPrice {
     /// The least and the most that votes cost.
     votes: Option<(Option<Usd>, Option<Usd>)>,
     judging: Option<Option<Usd>>,
+    /// What telling two texts apart costs, where a judge of the tier does.
+    comparing: Option<Option<Usd>>,
     worst: Option<Usd>,
     /// What the cap leaves out, and why.
     left_out: Vec<(String, &'static str)>,
@@ -84,13 +86,14 @@ pub(super) fn of(config: &Config, route: &Route, permitted: &[&TargetSpec]) -> T
         };
         (ballots(votes.ahead), ballots(votes.samples))
     });
+    let verdict = |judge: &Judge| {
+        let first = config.route(judge.route.as_str()).and_then(|route| route.targets.first());
+        let price = first.and_then(|entry| config.target(entry.target.as_str())).and_then(|spec| spec.price);
+        let cost = price.map(|price| price.cost(&VERDICT));
+        cost.map(|cost| judge.cost_max.map_or(cost, |most| cost.min(most))).or(judge.cost_max)
+    };
     let judging = contract.confidence.as_ref().and_then(|confidence| match &confidence.from {
-        ConfidenceFrom::Judge(judge) => {
-            let first = config.route(judge.route.as_str()).and_then(|route| route.targets.first());
-            let price = first.and_then(|entry| config.target(entry.target.as_str())).and_then(|spec| spec.price);
-            let verdict = price.map(|price| price.cost(&VERDICT));
-            Some(verdict.map(|cost| judge.cost_max.map_or(cost, |most| cost.min(most))).or(judge.cost_max))
-        }
+        ConfidenceFrom::Judge(judge) => Some(verdict(judge)),
         ConfidenceFrom::Field(_) | ConfidenceFrom::Votes => None,
     });
     let replies = match &tier.votes {
@@ -102,8 +105,18 @@ pub(super) fn of(config: &Config, route: &Route, permitted: &[&TargetSpec]) -> T
         // Every reply that passed everything else is judged.
         Some(verdict) => verdict.map(|cost| std::iter::repeat_n(cost, tier.attempts.into()).sum()),
     };
+    let comparing = tier.votes.as_ref().and_then(|votes| votes.judge.as_ref()).map(verdict);
+    let compared = match comparing {
+        None => Some(Usd::ZERO),
+        // Texts that all differ are all compared with each other.
+        Some(cost) => {
+            let samples = tier.votes.as_ref().map_or(0, |votes| usize::from(votes.samples));
+            cost.map(|cost| std::iter::repeat_n(cost, samples * samples.saturating_sub(1) / 2).sum())
+        }
+    };
+    let judged = judged.zip(compared).map(|(judged, compared)| judged + compared);
     let worst = replies.zip(judged).map(|(replies, judged)| capped(replies + judged)).or(tier.cost_max);
-    TierPrice { cap: tier.cost_max, first, attempts, hedge, votes, judging, worst, left_out }
+    TierPrice { cap: tier.cost_max, first, attempts, hedge, votes, judging, comparing, worst, left_out }
 }
 
 impl TierPrice {
@@ -126,6 +139,9 @@ impl TierPrice {
         if let Some(cost) = &self.judging {
             row("a verdict", shown(*cost));
         }
+        if let Some(cost) = &self.comparing {
+            row("a comparison", shown(*cost));
+        }
         let cap = self.cap.map(|cap| format!(", capped at ${cap}")).unwrap_or_default();
         row("at worst", format!("{}{cap}", shown(self.worst)));
         for (target, why) in &self.left_out {
@@ -145,6 +161,7 @@ impl TierPrice {
             "hedge": self.hedge.map(|(share, cost)| json!({ "share": share, "usd": dollars(cost) })),
             "votes": self.votes.map(|(least, most)| json!({ "least_usd": dollars(least), "most_usd": dollars(most) })),
             "verdict_usd": self.judging.map(dollars),
+            "comparison_usd": self.comparing.map(dollars),
             "worst_usd": dollars(self.worst),
             "left_out": self.left_out.iter().map(|(target, why)| json!({ "target": target, "why": why })).collect::<Vec<_>>(),
         })
