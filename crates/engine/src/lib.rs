@@ -9,6 +9,7 @@ mod backoff;
 mod budget;
 pub mod call;
 pub mod fleet;
+pub mod run;
 pub mod vote;
 
 pub use call::{Action, Ask, Backstopped, Call, CallId, Event, RetryAdvice, Settlement, Source, Spent, Validated};

@@ -56,6 +56,10 @@ name!(
     RequestId
 );
 name!(
+    /// A run, unique within its tenant: `run_` and a time-sorted UUID, or what a client named it.
+    RunId
+);
+name!(
     /// One way to get an answer, spelled `provider/model`. The model part may itself hold slashes.
     TargetId
 );

@@ -9,11 +9,12 @@ pub mod id;
 pub mod money;
 pub mod policy;
 pub mod record;
+pub mod run;
 pub mod time;
 pub mod turn;
 
 pub use failure::{Failure, FailureReport};
 pub use finding::{Brief, Findings, Gate, Mend, Problem};
-pub use id::{ProviderId, RequestId, RouteId, TargetId, TenantId};
+pub use id::{ProviderId, RequestId, RouteId, RunId, TargetId, TenantId};
 pub use money::{Price, Usd};
 pub use time::{Mono, Wall};

@@ -266,6 +266,8 @@ pub enum Role {
     Queue,
     /// To answer a golden task.
     Golden,
+    /// To do a step of a run.
+    Step,
 }
 
 impl Role {
@@ -276,6 +278,7 @@ impl Role {
             Role::Vote => "vote",
             Role::Queue => "queue",
             Role::Golden => "golden",
+            Role::Step => "step",
         }
     }
 }

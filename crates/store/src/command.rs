@@ -6,6 +6,8 @@ pub mod confirmations;
 pub mod deliveries;
 pub mod escalations;
 pub mod queue;
+pub mod runs;
+pub mod steps;
 pub mod upkeep;
 
 pub use cache::{Recall, Remember, Remembered};
@@ -20,4 +22,10 @@ pub use queue::{
     ClaimQueued, ClaimedItem, CompleteQueued, Enqueue, Enqueued, FailQueued, QueueState, QueuedView, ReleaseQueued,
     RenewQueued,
 };
+pub use runs::{
+    Accepts, BeatRun, Beaten, CancelRun, Cancelling, ClaimRun, ClaimedRun, DrainWorker, FinishRun, IfParked,
+    JournalPage, MigrateRun, QueueDepth, ReleaseRun, RunEnd, RunFilter, RunPage, RunRef, RunView, SeeWorker, SignalRun,
+    Signalled, StartRun, Started, Until, WaitRun, Waited, WorkerView,
+};
+pub use steps::{BeginStep, ClaimUnknown, EndStep, Place, RenewStep, StepBegun, StepEnded, StepView, UnknownEffect};
 pub use upkeep::{BackedUp, Checked, StoreHealth, Swept};

@@ -68,6 +68,14 @@ pub const NARROW: Limits = Limits {
     decided_keep: Duration::from_millis(8_000),
     expired_keep: Duration::from_millis(3_000),
     delivery_attempts: 3,
+    runs: narrow(7, 5, 2_000, 1_500),
+    effects: narrow(6, 4, 400, 300),
+    signals: 3,
+    steps: 12,
+    inline_bytes: 32,
+    worker_gone: Duration::from_millis(2_000),
+    payload_keep: Duration::from_millis(5_000),
+    key_keep: Duration::from_millis(20_000),
 };
 
 const fn narrow(rows: u64, share: u64, bytes: u64, share_bytes: u64) -> Room {

@@ -13,6 +13,10 @@
 //! - Ids, worker ids and token hashes are the caller's, and random. Times are the clock's that the back end was opened
 //!   with, or its database's.
 
+mod runs;
+
+pub use runs::RunStore;
+
 use crate::{
     AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, CompleteQueued,
     DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, Escalation,

@@ -50,13 +50,30 @@ pub struct Limits {
     pub expired_keep: Duration,
     /// A delivery is given up after so many attempts.
     pub delivery_attempts: u32,
+    /// Runs, ended ones among them, with the bytes of their inputs and journals. At the limit a new run is refused with
+    /// [`crate::StoreError::LimitReached`]; runs that are there go on.
+    pub runs: Room,
+    /// Entries of the ledger outside of journals. At the limit: [`crate::StoreError::LimitReached`].
+    pub effects: Room,
+    /// Signals of one run that nobody has waited for yet. At the limit: [`crate::Signalled::Full`].
+    pub signals: u32,
+    /// Steps of one run. At the limit: [`crate::StoreError::LimitReached`].
+    pub steps: u64,
+    /// Payloads up to so many bytes are kept in their row, larger ones once per tenant and content.
+    pub inline_bytes: u64,
+    /// A worker not seen for so long is gone.
+    pub worker_gone: Duration,
+    /// How long an ended run's payloads are kept, and an ended effect's.
+    pub payload_keep: Duration,
+    /// How long an ended run is still known, and an ended effect's key.
+    pub key_keep: Duration,
 }
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Limits {
-    /// For a file: some 4 GB at most.
+    /// For a file: some 13 GB at most.
     pub const FILE: Limits = Limits {
         payload_bytes: 8 * MIB,
         calls: Room::of(1_000_000, 1024 * MIB),
@@ -68,9 +85,17 @@ impl Limits {
         decided_keep: Duration::from_secs(30 * 24 * 3600),
         expired_keep: DAY,
         delivery_attempts: 12,
+        runs: Room::of(1_000_000, 8 * 1024 * MIB),
+        effects: Room::of(1_000_000, 1024 * MIB),
+        signals: 1_000,
+        steps: 100_000,
+        inline_bytes: 64 * 1024,
+        worker_gone: Duration::from_secs(60),
+        payload_keep: Duration::from_secs(7 * 24 * 3600),
+        key_keep: Duration::from_secs(90 * 24 * 3600),
     };
 
-    /// For memory: some 60 MB at most.
+    /// For memory: some 140 MB at most.
     pub const MEMORY: Limits = Limits {
         payload_bytes: 8 * MIB,
         calls: Room { whole: Bound { rows: 10_000, bytes: 16 * MIB }, tenant: Bound { rows: 5_000, bytes: 8 * MIB } },
@@ -78,6 +103,8 @@ impl Limits {
         cache: Room { whole: Bound { rows: 1_000, bytes: 16 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
         escalations: Room { whole: Bound { rows: 1_000, bytes: 8 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
         confirmations: Room { whole: Bound { rows: 1_000, bytes: MIB }, tenant: Bound { rows: 500, bytes: MIB } },
+        runs: Room { whole: Bound { rows: 10_000, bytes: 64 * MIB }, tenant: Bound { rows: 5_000, bytes: 32 * MIB } },
+        effects: Room { whole: Bound { rows: 10_000, bytes: 16 * MIB }, tenant: Bound { rows: 5_000, bytes: 8 * MIB } },
         ..Limits::FILE
     };
 }

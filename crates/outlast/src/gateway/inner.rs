@@ -95,7 +95,7 @@ fn driver(shared: &Arc<Shared>, live: &Arc<Live>, inner: Inner, bound: BoundRout
     let request_id = match role {
         // Its record becomes part of the election's; whoever judges it is to find that.
         Role::Vote => parent.clone(),
-        Role::Judge | Role::Queue | Role::Golden => shared.clock.request_id(),
+        Role::Judge | Role::Queue | Role::Golden | Role::Step => shared.clock.request_id(),
     };
     let facts = Facts {
         request_id,
