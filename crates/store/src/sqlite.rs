@@ -15,6 +15,7 @@ mod migrate;
 mod open;
 mod queue;
 mod readers;
+mod run_store;
 mod upkeep;
 mod writer;
 
