@@ -29,6 +29,7 @@ mod queue;
 mod reply_head;
 mod serve;
 pub(crate) mod store;
+pub(crate) mod tools;
 mod upstream;
 mod validators;
 mod votes;

@@ -10,7 +10,7 @@ use super::{
     idempotency::{self, Entry},
     intake::{self, Unread},
     live::Live,
-    queue, reply_head,
+    queue, reply_head, tools,
 };
 use crate::{
     config::KeyHash,
@@ -79,6 +79,9 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
         (&Method::POST, "/v1/chat/completions") => call(&shared, Dialect::OpenaiChat, &request_id, request).await,
         (&Method::POST, "/v1/messages") => call(&shared, Dialect::Anthropic, &request_id, request).await,
         (&Method::POST, "/v1/feedback") => feedback::answer(&shared, &request_id, request).await,
+        (_, path) if path == "/v1/tools" || path.starts_with("/v1/tools/") => {
+            tools::answer(&shared, &request_id, request).await
+        }
         _ => admin::answer(&shared, &request_id, request).await,
     };
     Ok(answered.unwrap_or_else(|denial| refusal(&shared, dialect, &request_id, denial).map(ReplyBody::from)))
