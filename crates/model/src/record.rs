@@ -1,7 +1,7 @@
 //! What is kept of a call. No payload, no key: names, numbers, classes and decisions only.
 
 use crate::{
-    Failure, FailureReport, Problem, RequestId, RouteId, TargetId, Usd, Wall,
+    Failure, FailureReport, Problem, RequestId, RouteId, RunId, TargetId, Usd, Wall,
     policy::{BackstopName, Dialect, Fix, ToolMode},
     turn::{Finish, Usage},
 };
@@ -23,6 +23,9 @@ pub struct CallRecord {
     /// From `x-outlast-task`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<Box<str>>,
+    /// The run it is a step of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// A hash of the caller's key, never the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_hash: Option<Box<str>>,

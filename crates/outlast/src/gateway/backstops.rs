@@ -30,6 +30,8 @@ pub(super) struct Cx {
     pub(super) request_id: RequestId,
     /// The hash of the caller's key.
     pub(super) tenant: Option<Box<str>>,
+    /// The run it is a step of.
+    pub(super) run: Option<outlast_model::RunId>,
     pub(super) state: Option<WorkflowState>,
     /// Its place in the queue, should it come to that.
     pub(super) priority: Priority,

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use outlast_engine::{Action, Ask, Call, Event, RetryAdvice, Settlement, Source};
 use outlast_model::{
-    Brief, Failure, FailureReport, Mono, RequestId, TargetId, Wall,
+    Brief, Failure, FailureReport, Mono, RequestId, RunId, TargetId, Wall,
     policy::{BackstopKind, Priority, RefusalPolicy, ToolMode},
     record::{CALL_RECORD_VERSION, CallRecord, GaveUp, Outcome, Parent, Role, WorkflowState},
 };
@@ -45,6 +45,8 @@ pub(super) struct Facts {
     pub(super) trace: TraceContext,
     pub(super) tracestate: Option<HeaderValue>,
     pub(super) task_id: Option<Box<str>>,
+    /// The run it is a step of.
+    pub(super) run: Option<RunId>,
     pub(super) workflow_step: Option<Box<str>>,
     pub(super) tenant_hash: Option<Box<str>>,
     pub(super) started: Wall,
@@ -341,6 +343,7 @@ impl Driver {
             request_id: facts.request_id.clone(),
             trace_id: facts.trace.trace_id(),
             task_id: facts.task_id.clone(),
+            run: facts.run.clone(),
             tenant_hash: facts.tenant_hash.clone(),
             workflow_step: facts.workflow_step.clone(),
             route: route.id.clone(),

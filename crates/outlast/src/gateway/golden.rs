@@ -81,6 +81,7 @@ async fn run(shared: &Arc<Shared>, live: &Arc<Live>, trial: &Trial) {
         role: Role::Golden,
         // It is on behalf of nobody: its own record is where the story ends.
         parent: trial.task.name.as_ref().into(),
+        run: None,
         tenant: None,
         state: None,
         passed: Vec::new(),

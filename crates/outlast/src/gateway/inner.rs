@@ -11,7 +11,7 @@ use crate::telemetry::TraceContext;
 use http::{HeaderName, HeaderValue};
 use outlast_engine::{Ask, BoundRoute};
 use outlast_model::{
-    FailureReport, RequestId, Usd,
+    FailureReport, RequestId, RunId, Usd,
     policy::Priority,
     record::{CallRecord, Parent, Role, WorkflowState},
 };
@@ -41,6 +41,8 @@ pub(super) struct Inner {
     pub(super) role: Role,
     /// On whose behalf.
     pub(super) parent: RequestId,
+    /// The run it is a step of, or on behalf of.
+    pub(super) run: Option<RunId>,
     /// The hash of the key of whoever is behind it.
     pub(super) tenant: Option<Box<str>>,
     /// The workflow state that came with it.
@@ -88,7 +90,7 @@ pub(super) fn vote(
 }
 
 fn driver(shared: &Arc<Shared>, live: &Arc<Live>, inner: Inner, bound: BoundRoute) -> Driver {
-    let Inner { route, inbound, budget, deadline, role, parent, tenant, state, passed, depth } = inner;
+    let Inner { route, inbound, budget, deadline, role, parent, run, tenant, state, passed, depth } = inner;
     let mut needs = inbound.needs();
     needs.budget = [needs.budget, budget].into_iter().flatten().min();
     let ask = Ask { id: shared.next_call_id(), route: bound, needs, deadline, seed: shared.clock.seed() };
@@ -102,6 +104,7 @@ fn driver(shared: &Arc<Shared>, live: &Arc<Live>, inner: Inner, bound: BoundRout
         trace: TraceContext::accept(None, &shared.clock),
         tracestate: None,
         task_id: None,
+        run,
         workflow_step: state.as_ref().and_then(|state| state.step.clone()),
         tenant_hash: tenant,
         started: shared.clock.wall(),

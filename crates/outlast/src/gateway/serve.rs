@@ -229,6 +229,7 @@ fn facts(
         trace,
         tracestate: tracestate.and_then(|state| http::HeaderValue::from_str(state).ok()),
         task_id: text(headers, &named::TASK).and_then(client_text),
+        run: None,
         workflow_step: state.as_ref().and_then(|state| client_text(state.step.as_deref()?)),
         tenant_hash: caller.0.map(|key| key.short()),
         started: shared.clock.wall(),

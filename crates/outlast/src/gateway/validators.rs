@@ -167,6 +167,7 @@ async fn ask_judge(
             deadline: Some(judge.timeout),
             role: Role::Judge,
             parent: cx.request_id.clone(),
+            run: cx.run.clone(),
             tenant: cx.tenant.clone(),
             state: None,
             passed: Vec::new(),

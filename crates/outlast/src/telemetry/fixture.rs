@@ -21,6 +21,7 @@ pub(super) fn plain(id: &str) -> CallRecord {
         request_id: id.into(),
         trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
         task_id: Some("nightly-7".into()),
+        run: None,
         tenant_hash: Some("12ab34cd56ef".into()),
         workflow_step: None,
         route: "support".into(),

@@ -4,7 +4,7 @@
 
 use super::{CLIENT_TEXT_MAX, Recorded};
 use outlast_model::{
-    Failure, TargetId, Wall,
+    Failure, RunId, TargetId, Wall,
     record::{CallRecord, GaveUp, Outcome, SchemaStatus},
 };
 use serde_json::Value;
@@ -180,6 +180,7 @@ fn call_json(out: &mut Vec<u8>, recorded: &Recorded) {
     line.text("request_id", call.request_id.as_str());
     line.text("trace_id", &call.trace_id);
     line.maybe("task_id", call.task_id.as_deref());
+    line.maybe("run", call.run.as_ref().map(RunId::as_str));
     line.maybe("tenant_hash", call.tenant_hash.as_deref());
     line.maybe("workflow_step", call.workflow_step.as_deref());
     line.text("route", cut(call.route.as_str()));
@@ -364,7 +365,7 @@ mod tests {
     #[test]
     fn a_rerouted_call_tells_its_story_in_one_line() {
         let expected = r#"{"ts":"2027-01-15T08:00:00.812Z","level":"warn","event":"call","request_id":"req_1",
-            "trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","task_id":"nightly-7","tenant_hash":"12ab34cd56ef",
+            "trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","task_id":"nightly-7","run":null,"tenant_hash":"12ab34cd56ef",
             "workflow_step":null,"route":"support","dialect":"openai-chat","stream":true,"outcome":"answered",
             "status":200,"primary_target":"openai/small","failure":"overloaded","fallback_target":"anthropic/large",
             "fallback_reason":"overloaded","target":"anthropic/large","tool_mode":"full","schema_version":null,"schema_status":"none",
@@ -382,6 +383,7 @@ mod tests {
                 "request_id",
                 "trace_id",
                 "task_id",
+                "run",
                 "tenant_hash",
                 "workflow_step",
                 "route",

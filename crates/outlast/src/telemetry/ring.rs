@@ -70,6 +70,7 @@ fn weight(call: &CallRecord) -> usize {
         + 64 // the request id and the allocations' own books
         + call.trace_id.len()
         + text(&call.task_id)
+        + call.run.as_ref().map_or(0, |run| run.as_str().len())
         + text(&call.tenant_hash)
         + text(&call.workflow_step)
         + call.planned.capacity() * size_of::<usize>() * 2

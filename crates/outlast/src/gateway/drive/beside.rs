@@ -111,6 +111,7 @@ impl Driver {
             inbound: Arc::clone(&self.inbound),
             request_id: self.facts.request_id.clone(),
             tenant: self.facts.tenant_hash.clone(),
+            run: self.facts.run.clone(),
             state: self.facts.state.clone(),
             priority: self.facts.priority,
             passed: self.facts.passed.clone(),

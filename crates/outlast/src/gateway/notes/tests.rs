@@ -12,6 +12,7 @@ fn record(outcome: Outcome, gave_up: Vec<GaveUp>) -> CallRecord {
         request_id: RequestId::new("req_1"),
         trace_id: "0".into(),
         task_id: None,
+        run: None,
         tenant_hash: None,
         workflow_step: Some("refund".into()),
         route: RouteId::new("support"),

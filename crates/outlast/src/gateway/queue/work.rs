@@ -146,6 +146,7 @@ impl Job {
                 deadline: None,
                 role: Role::Queue,
                 parent: asked.request_id.clone(),
+                run: None,
                 tenant: asked.tenant.clone(),
                 state: asked.state.clone(),
                 passed: asked.passed(),
