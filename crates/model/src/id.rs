@@ -69,6 +69,19 @@ name!(
     TenantId
 );
 
+name!(
+    /// A tool, as named in the config and by models.
+    ToolName
+);
+name!(
+    /// A workflow that the server runs, as named in the config.
+    WorkflowName
+);
+name!(
+    /// A step of such a workflow.
+    StepName
+);
+
 impl TargetId {
     /// Joins a provider and a model name.
     pub fn of(provider: &ProviderId, model: &str) -> Self {

@@ -15,6 +15,6 @@ pub mod turn;
 
 pub use failure::{Failure, FailureReport};
 pub use finding::{Brief, Findings, Gate, Mend, Problem};
-pub use id::{ProviderId, RequestId, RouteId, RunId, TargetId, TenantId};
+pub use id::{ProviderId, RequestId, RouteId, RunId, StepName, TargetId, TenantId, ToolName, WorkflowName};
 pub use money::{Price, Usd};
 pub use time::{Mono, Wall};

@@ -54,9 +54,16 @@ impl Template {
     /// # Errors
     /// On which line it failed, and why, without any value: a fact is missing, it took too long, or grew too large.
     pub fn render(&self, facts: &impl Serialize) -> Result<String, String> {
+        self.render_facts(&Facts::of(facts))
+    }
+
+    /// As [`Template::render`], of facts that have been made once for several evaluations.
+    /// # Errors
+    /// The same.
+    pub fn render_facts(&self, facts: &Facts) -> Result<String, String> {
         let template = self.env.get_template(NAME).map_err(|error| of_values(&error))?;
         let mut out = Bounded { written: Vec::new(), full: false };
-        let done = template.render_captured_to(Serde(facts), &mut out);
+        let done = template.render_captured_to(facts.0.clone(), &mut out);
         if out.full {
             return Err(format!("it wrote more than {OUTPUT_BYTES_MAX} bytes"));
         }
@@ -108,6 +115,24 @@ impl Expression {
         self.of(self::facts(facts))
     }
 
+    /// As [`Expression::holds`], of facts that have been made once for several evaluations.
+    /// # Errors
+    /// The same.
+    pub fn holds_of(&self, facts: &Facts) -> Result<bool, String> {
+        self.of(facts.0.clone())
+    }
+
+    /// Its value, as JSON.
+    /// # Errors
+    /// As [`Expression::holds`], and when it is nothing that JSON has a form for.
+    pub fn value(&self, facts: &Facts) -> Result<serde_json::Value, String> {
+        let value = self.compiled.eval(facts.0.clone()).map_err(|error| in_words(error.kind()).to_owned())?;
+        if value.is_undefined() {
+            return Err(in_words(ErrorKind::UndefinedError).into());
+        }
+        serde_json::to_value(&value).map_err(|_| "its value has no form in JSON".to_owned())
+    }
+
     /// As [`Expression::holds`], of facts that have been made once for several expressions.
     pub(crate) fn of(&self, facts: Value) -> Result<bool, String> {
         let value = self.compiled.eval(facts).map_err(|error| in_words(error.kind()).to_owned())?;
@@ -115,6 +140,24 @@ impl Expression {
             return Err(in_words(ErrorKind::UndefinedError).into());
         }
         Ok(value.is_true())
+    }
+}
+
+/// Facts made once for several evaluations. Cheap to clone.
+#[derive(Clone)]
+pub struct Facts(Value);
+
+impl Facts {
+    /// Makes them.
+    pub fn of(facts: &impl Serialize) -> Facts {
+        Facts(self::facts(facts))
+    }
+}
+
+impl fmt::Debug for Facts {
+    /// Facts are payloads: they are not shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Facts(..)")
     }
 }
 

@@ -5,6 +5,8 @@ mod backstop;
 mod contract;
 mod priority;
 mod tier;
+mod tool;
+mod workflow;
 
 pub use backstop::{Backstop, BackstopKind, BackstopName, Rule, Webhook};
 pub use contract::{
@@ -14,6 +16,8 @@ pub use contract::{
 };
 pub use priority::Priority;
 pub use tier::{Agree, Disagreement, FieldRule, Hedge, Tier, VoteSpread, Votes};
+pub use tool::{ApprovalPolicy, HttpMethod, ToolKind, ToolSpec, VerifyBy, VerifyHook};
+pub use workflow::{Branch, Goto, StepSpec, Undo, Workflow, WorkflowStep};
 
 use crate::{Price, ProviderId, RouteId, TargetId, Usd};
 use serde::{Deserialize, Serialize};

@@ -35,6 +35,7 @@ mod tiers;
 mod units;
 mod url;
 mod words;
+mod work;
 
 pub use env::toml_from_env;
 pub use error::{ConfigError, ConfigErrors};
@@ -47,6 +48,10 @@ pub use settings::{AlertEvent, Alerts, Config, Kind, LogFormat, Provider, Server
 pub use store::{DataKey, Sealing, StoreConfig};
 pub use units::show_duration;
 pub use url::BaseUrl;
+pub use work::{
+    Endpoint, Escalations, Level, McpServer, McpTransport, Notify, NotifyKind, Reviewer, RunsConfig, Smtp, SmtpTls,
+    StepPlan, StepTexts, Tool, Unanswered, UndoPlan, Verify, WorkflowPlan,
+};
 
 use std::{
     io::Read,

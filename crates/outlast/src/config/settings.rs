@@ -1,9 +1,12 @@
 //! The config after it has been read and judged: what the rest of the program trusts.
 
-use super::{BaseUrl, GoldenTask, KeyHash, SecretKey, StoreConfig, read};
+use super::{
+    BaseUrl, Escalations, GoldenTask, KeyHash, McpServer, Notify, Reviewer, RunsConfig, SecretKey, StoreConfig, Tool,
+    WorkflowPlan, read,
+};
 use http::{HeaderName, HeaderValue, Uri};
 use outlast_model::{
-    ProviderId, RouteId, TargetId,
+    ProviderId, RouteId, TargetId, ToolName, WorkflowName,
     policy::{Contract, Dialect, HealthPolicy, Route, StreamContract, TargetSpec, Timeouts},
 };
 use outlast_wire::contract::Gates;
@@ -45,6 +48,20 @@ pub struct Config {
     pub store: Option<StoreConfig>,
     /// What every target of a route is asked again and again, to see its quality.
     pub golden: Vec<GoldenTask>,
+    /// What may be called through `/v1/tools` and by workflows.
+    pub tools: BTreeMap<ToolName, Arc<Tool>>,
+    /// The MCP servers that tools are on.
+    pub mcp: BTreeMap<Arc<str>, Arc<McpServer>>,
+    /// What the server runs by itself.
+    pub workflows: BTreeMap<WorkflowName, Arc<WorkflowPlan>>,
+    /// Who may decide, by name. Look a key up with [`Config::reviewer`].
+    pub reviewers: BTreeMap<Arc<str>, Reviewer>,
+    /// The ways to tell somebody.
+    pub notify: BTreeMap<Arc<str>, Arc<Notify>>,
+    /// What happens to work that waits for a person.
+    pub escalations: Escalations,
+    /// How the server runs workflows by itself.
+    pub runs: RunsConfig,
     /// The contracts of the named routes, compiled.
     pub(crate) gates: BTreeMap<RouteId, Arc<Gates>>,
     /// What signs the webhooks of `queue` backstops, by the backstop's name.
@@ -196,6 +213,8 @@ pub struct Server {
     pub body_notes: bool,
     /// Whether it may listen beyond loopback without callers' keys.
     pub allow_open: bool,
+    /// Where people and programs reach it, for links in what they are sent.
+    pub public_url: Option<BaseUrl>,
 }
 
 impl Default for Server {
@@ -212,6 +231,7 @@ impl Default for Server {
             drain_timeout: Duration::from_secs(30),
             body_notes: true,
             allow_open: false,
+            public_url: None,
         }
     }
 }

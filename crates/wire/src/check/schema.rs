@@ -89,6 +89,15 @@ impl Compiled {
         }
     }
 
+    /// How a document breaks it, in its own words; empty: it does not.
+    pub(crate) fn problems(&self, document: &Value) -> Vec<String> {
+        match self.judge(document) {
+            Verdict::Valid => Vec::new(),
+            Verdict::Invalid(violations) => violations.into_iter().map(|violation| violation.place).collect(),
+            Verdict::Unverified => vec!["it would take too much work to hold it to its schema".to_owned()],
+        }
+    }
+
     fn violation(&self, error: &ValidationError<'_>) -> Violation {
         let mut place = format!("schema {}", error.schema_path());
         let mut drifted = None;
