@@ -9,6 +9,7 @@ mod confirmations;
 mod deliveries;
 mod escalations;
 mod queue;
+mod run_store;
 mod tally;
 
 use crate::{

@@ -3,6 +3,7 @@
 //! A claim gives a lease and an epoch that no claim ever had before. To begin anything needs both: the epoch, and a
 //! lease that has not run out. A holder that is late finds the run claimed anew, whatever it believes.
 
+use super::ledger::Entry;
 use outlast_model::{Usd, Wall, run::RunState};
 use std::time::Duration;
 
@@ -165,6 +166,28 @@ impl Head {
             return Err(MayNotBegin::OverBudget);
         }
         Ok(())
+    }
+
+    /// Whether a step may be asked for: by the holder of this claim, or by a program that journals without one. What
+    /// ended is told, and what may have happened is looked into, in a run that is cancelled, late or out of money too;
+    /// only what would be new work is not begun in it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_ask(
+        &self,
+        epoch: Option<i64>,
+        entry: Option<&Entry>,
+        undoes: bool,
+        now: Wall,
+    ) -> Result<(), MayNotBegin> {
+        if epoch.is_some_and(|epoch| !self.is_held_by(epoch) || self.lease_until <= now) {
+            return Err(MayNotBegin::Lost);
+        }
+        if entry.is_some_and(|entry| !entry.is_new_work() && (entry.state.is_final() || !self.state.is_final())) {
+            return Ok(());
+        }
+        self.may_go_on(undoes, now)
     }
 
     /// Something new stands in the journal.

@@ -78,8 +78,8 @@ pub struct Ask {
     pub needs_approval: bool,
     /// A changed pure step is a mismatch too, where it is otherwise only marked.
     pub strict: bool,
-    /// The holder of another claim that has not run out yet is known to be gone: its run was claimed anew.
-    pub takes_over: bool,
+    /// The holder of the last attempt's claim is known to be gone, and by when: its run was claimed anew then, or ended.
+    pub takes_over: Option<Wall>,
 }
 
 /// What happens to an entry.
@@ -185,6 +185,20 @@ pub enum Answer {
     Stale,
 }
 
+/// What is done about a step of which nobody knows whether it took place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfUnknown {
+    /// It is done again: that changes nothing, or the receiver tells that it is the same.
+    Repeat,
+    /// The receiver is asked.
+    Verify {
+        /// Not before so much has passed since it could last have happened.
+        quiet: Duration,
+    },
+    /// A person is asked.
+    Person,
+}
+
 /// Why a step may not be tried again. For the escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -217,6 +231,54 @@ impl Entry {
             why: None,
             approved: false,
         }
+    }
+
+    /// Whether to begin it would be new work, and not to hear of, or look into, what was begun.
+    pub fn is_new_work(&self) -> bool {
+        match self.state {
+            LedgerState::Done | LedgerState::FailedFinal | LedgerState::Parked => false,
+            LedgerState::Intent | LedgerState::Unknown | LedgerState::Verifying => !self.class.is_effect(),
+            LedgerState::Absent => true,
+        }
+    }
+
+    /// Whether it may have taken place, and nobody knows.
+    pub fn is_unresolved(&self) -> bool {
+        self.class.is_effect()
+            && match self.state {
+                LedgerState::Intent | LedgerState::Unknown | LedgerState::Verifying => true,
+                LedgerState::Parked => self.why == Some(EscalationKind::UnknownEffect),
+                LedgerState::Done | LedgerState::FailedFinal | LedgerState::Absent => false,
+            }
+    }
+
+    /// What is done about it once its outcome is unknown.
+    pub fn if_unknown(&self, now: Wall) -> IfUnknown {
+        match self.class {
+            EffectClass::Pure | EffectClass::Tx => IfUnknown::Repeat,
+            EffectClass::Keyed { key_ttl, .. } if now < later(self.first_at, key_ttl) => IfUnknown::Repeat,
+            EffectClass::Keyed { verify: Some(quiet), .. } | EffectClass::Verify { quiet_period: quiet } => {
+                IfUnknown::Verify { quiet }
+            }
+            EffectClass::Keyed { verify: None, .. } | EffectClass::Once => IfUnknown::Person,
+        }
+    }
+
+    /// Keeps a claim of its own. False if it is somebody else's by now, or nothing is under way.
+    #[must_use]
+    pub fn renew(&mut self, epoch: i64, until: Wall) -> bool {
+        let under_way = match self.state {
+            LedgerState::Intent | LedgerState::Verifying => self.epoch == epoch,
+            LedgerState::Done
+            | LedgerState::FailedFinal
+            | LedgerState::Unknown
+            | LedgerState::Absent
+            | LedgerState::Parked => false,
+        };
+        if under_way {
+            self.held_until = self.held_until.max(until);
+        }
+        under_way
     }
 
     /// What of the budget is spent, if any of it is.
@@ -270,10 +332,14 @@ pub fn transition(entry: &mut Entry, event: Event, now: Wall) -> Answer {
         // The answer to the same begin was lost.
         (S::Intent, Event::Begin(ask)) if ask.epoch == entry.epoch => Answer::Execute { attempt: entry.attempt },
         (S::Verifying, Event::Begin(ask)) if ask.epoch == entry.epoch => Answer::Verify { attempt: entry.attempt },
-        (S::Intent | S::Verifying, Event::Begin(ask)) if entry.held_until > now && !ask.takes_over => {
+        (S::Intent | S::Verifying, Event::Begin(ask)) if entry.held_until > now && ask.takes_over.is_none() => {
             Answer::InFlight { until: entry.held_until }
         }
-        (S::Intent | S::Verifying, Event::Begin(ask)) => settle_unknown(entry, Some(&ask), now),
+        (S::Intent | S::Verifying, Event::Begin(ask)) => {
+            // Its holder may have believed in its claim until then, whatever was known of it here.
+            entry.held_until = entry.held_until.max(ask.takes_over.unwrap_or(entry.held_until));
+            settle_unknown(entry, Some(&ask), now)
+        }
 
         // An end counts if it is the end of what was begun last.
         (S::Intent | S::Unknown | S::Verifying, Event::End { epoch, attempt, ended, cost })
@@ -348,22 +414,17 @@ fn hold(entry: &mut Entry, state: LedgerState, ask: &Ask) {
 /// The last attempt may have taken place. What the class says is done about it: now if somebody asks, else as far as
 /// nobody is needed.
 fn settle_unknown(entry: &mut Entry, ask: Option<&Ask>, now: Wall) -> Answer {
-    let again = match entry.class {
-        EffectClass::Pure | EffectClass::Tx => None,
-        EffectClass::Keyed { key_ttl, .. } if now < later(entry.first_at, key_ttl) => None,
-        EffectClass::Keyed { verify: Some(quiet), .. } | EffectClass::Verify { quiet_period: quiet } => Some(quiet),
-        EffectClass::Keyed { verify: None, .. } | EffectClass::Once => {
-            return park(entry, EscalationKind::UnknownEffect);
-        }
-    };
-    if let Some(quiet) = again {
-        entry.not_before = entry.verifiable(quiet).max(entry.not_before);
+    let remedy = entry.if_unknown(now);
+    match remedy {
+        IfUnknown::Repeat => {}
+        IfUnknown::Verify { quiet } => entry.not_before = entry.verifiable(quiet).max(entry.not_before),
+        IfUnknown::Person => return park(entry, EscalationKind::UnknownEffect),
     }
     entry.state = LedgerState::Unknown;
     match ask {
         _ if entry.not_before > now => Answer::Wait { until: entry.not_before },
         None => Answer::Recorded,
-        Some(ask) if again.is_none() => attempt(entry, ask, now),
+        Some(ask) if remedy == IfUnknown::Repeat => attempt(entry, ask, now),
         Some(ask) => {
             // The deadline stays the attempt's: a question sends nothing that could take place.
             let deadline = entry.deadline;

@@ -10,4 +10,4 @@ pub mod flow;
 pub mod ledger;
 
 pub use claim::{Beat, Claimed, Head, MayNotBegin, POISON_CLAIMS};
-pub use ledger::{Answer, Ask, Ended, Entry, Event, Proof, Resolution, Why, transition};
+pub use ledger::{Answer, Ask, Ended, Entry, Event, IfUnknown, Proof, Resolution, Why, transition};

@@ -217,6 +217,8 @@ pub struct StepView {
     pub attempts: u32,
     /// Verifications that came to nothing.
     pub unclear: u32,
+    /// Of a wait that a signal ended: the signal's name. One that its timer ended has none.
+    pub signal: Option<Arc<str>>,
     /// Why it is parked.
     pub why: Option<EscalationKind>,
     /// The claim of the last attempt.
