@@ -63,6 +63,7 @@ pub const NARROW: Limits = Limits {
     queue: narrow(8, 5, 300, 200),
     cache: narrow(5, 3, 120, 80),
     escalations: narrow(5, 3, 300, 200),
+    audit: 40,
     confirmations: narrow(4, 3, 64, 64),
     finished_keep: Duration::from_millis(5_000),
     decided_keep: Duration::from_millis(8_000),

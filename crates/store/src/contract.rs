@@ -13,16 +13,17 @@
 //! - Ids, worker ids and token hashes are the caller's, and random. Times are the clock's that the back end was opened
 //!   with, or its database's.
 
+mod people;
 mod runs;
 
+pub use people::PeopleStore;
 pub use runs::RunStore;
 
 use crate::{
-    AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, CompleteQueued,
-    DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, Escalation,
-    EscalationFilter, EscalationPage, FailQueued, OpenEscalation, Opened, Page, QueuedView, Recall, ReleaseQueued,
-    Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, StoreError, StoreHealth, Swept,
-    TakeConfirmation, Taken,
+    AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, CompleteQueued, Delivered,
+    Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, FailQueued, QueuedView, Recall, ReleaseQueued, Remember,
+    Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, StoreError, StoreHealth, Swept, TakeConfirmation,
+    Taken,
 };
 use bytes::Bytes;
 use outlast_model::{TenantId, Wall};
@@ -103,7 +104,7 @@ impl From<Bytes> for Payload {
 /// What Outlast must not forget. The rules that hold for every command are those of [the module](self).
 ///
 /// Every command fails with [`StoreError`] when the back end cannot do it at all, and then nothing was changed.
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: PeopleStore + Send + Sync + fmt::Debug {
     /// Begins a call under an idempotency key, or says what became of it.
     ///
     /// # Errors
@@ -133,18 +134,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn remember(&self, command: Remember) -> Answer<()>;
     /// The good reply to the same question, if it is young enough.
     fn recall(&self, question: Recall) -> Answer<Option<Remembered>>;
-
-    /// Opens an escalation.
-    ///
-    /// # Errors
-    /// [`StoreError::LimitReached`] when there is no room for another one.
-    fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened>;
-    /// Escalations, the newest first.
-    fn escalations(&self, filter: EscalationFilter, page: Page) -> Answer<EscalationPage>;
-    /// One escalation, with its payload.
-    fn escalation(&self, id: Arc<str>) -> Answer<Option<Escalation>>;
-    /// Records a person's decision. The first one stands.
-    fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided>;
 
     /// Keeps a question to the user, by the hash of the token that answers it.
     ///

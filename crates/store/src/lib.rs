@@ -18,7 +18,7 @@ pub mod sqlite;
 pub mod telemetry;
 
 pub use command::*;
-pub use contract::{Answer, Clock, Epoch, Fenced, Payload, RunStore, Store};
+pub use contract::{Answer, Clock, Epoch, Fenced, Payload, PeopleStore, RunStore, Store};
 pub use error::StoreError;
 pub use limits::{Bound, Limits, Room};
 pub use memory::MemoryStore;

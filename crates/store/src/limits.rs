@@ -40,6 +40,9 @@ pub struct Limits {
     pub cache: Room,
     /// Escalations, decided ones among them. At the limit: [`crate::StoreError::LimitReached`].
     pub escalations: Room,
+    /// Entries of the audit log, which are never removed. At the limit what would have to be audited is refused with
+    /// [`crate::StoreError::LimitReached`].
+    pub audit: u64,
     /// Questions to users. At the limit: [`crate::StoreError::LimitReached`].
     pub confirmations: Room,
     /// How long the end of a queued request can be fetched.
@@ -80,6 +83,7 @@ impl Limits {
         queue: Room::of(100_000, 1024 * MIB),
         cache: Room::of(100_000, 512 * MIB),
         escalations: Room::of(100_000, 1024 * MIB),
+        audit: 10_000_000,
         confirmations: Room::of(100_000, 64 * MIB),
         finished_keep: DAY,
         decided_keep: Duration::from_secs(30 * 24 * 3600),
@@ -102,6 +106,7 @@ impl Limits {
         queue: Room { whole: Bound { rows: 1_000, bytes: 16 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
         cache: Room { whole: Bound { rows: 1_000, bytes: 16 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
         escalations: Room { whole: Bound { rows: 1_000, bytes: 8 * MIB }, tenant: Bound { rows: 500, bytes: 8 * MIB } },
+        audit: 20_000,
         confirmations: Room { whole: Bound { rows: 1_000, bytes: MIB }, tenant: Bound { rows: 500, bytes: MIB } },
         runs: Room { whole: Bound { rows: 10_000, bytes: 64 * MIB }, tenant: Bound { rows: 5_000, bytes: 32 * MIB } },
         effects: Room { whole: Bound { rows: 10_000, bytes: 16 * MIB }, tenant: Bound { rows: 5_000, bytes: 8 * MIB } },

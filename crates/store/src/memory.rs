@@ -3,21 +3,23 @@
 //! One lock, one map per kind of row, every rule spelled out once and plainly. Bounded like any other by
 //! [`Limits`]; what it keeps is gone with the process.
 
+mod audit;
 mod cache;
 mod calls;
 mod confirmations;
 mod deliveries;
 mod escalations;
+mod notices;
+mod people;
 mod queue;
 mod run_store;
 mod tally;
 
 use crate::{
     Answer, AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, Clock,
-    CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, Epoch,
-    Escalation, EscalationFilter, EscalationPage, FailQueued, Fenced, Limits, OpenEscalation, Opened, Page, Payload,
-    QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Store,
-    StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
+    CompleteQueued, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, Epoch, FailQueued, Fenced, Limits,
+    Payload, QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery,
+    Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
 };
 use outlast_model::{TenantId, Wall};
 use std::{
@@ -125,22 +127,6 @@ impl Store for MemoryStore {
 
     fn recall(&self, question: Recall) -> Answer<Option<Remembered>> {
         self.run(|facts, _, now| Ok(facts.cache.recall(question, now)))
-    }
-
-    fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened> {
-        self.run(|facts, limits, now| facts.escalations.open(command, limits, now))
-    }
-
-    fn escalations(&self, filter: EscalationFilter, page: Page) -> Answer<EscalationPage> {
-        self.run(|facts, limits, now| Ok(facts.escalations.list(&filter, page, limits, now)))
-    }
-
-    fn escalation(&self, id: Arc<str>) -> Answer<Option<Escalation>> {
-        self.run(|facts, limits, now| Ok(facts.escalations.get(&id, limits, now)))
-    }
-
-    fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided> {
-        self.run(|facts, limits, now| facts.escalations.decide(command, limits, now))
     }
 
     fn ask_confirmation(&self, command: AskConfirmation) -> Answer<Asked> {

@@ -13,6 +13,7 @@ mod escalations;
 mod fault;
 mod migrate;
 mod open;
+mod people;
 mod queue;
 mod readers;
 mod run_store;
@@ -24,10 +25,9 @@ pub use migrate::SCHEMA_VERSION;
 
 use crate::{
     Answer, AskConfirmation, Asked, BackedUp, BeginCall, Begun, CallEnd, Checked, ClaimQueued, ClaimedItem, Clock,
-    CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued,
-    Escalation, EscalationFilter, EscalationPage, FailQueued, Fenced, Limits, OpenEscalation, Opened, Page, QueuedView,
-    Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Sealer, Sealing,
-    Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
+    CompleteQueued, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, FailQueued, Fenced, Limits,
+    QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Sealer,
+    Sealing, Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
 };
 use cx::Cx;
 use fault::Outcome;
@@ -252,22 +252,6 @@ impl Store for SqliteStore {
 
     fn recall(&self, question: Recall) -> Answer<Option<Remembered>> {
         self.readers.ask(move |cx| cache::recall(cx, &question))
-    }
-
-    fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened> {
-        self.write(command.payload.len(), move |cx| escalations::open(cx, &command))
-    }
-
-    fn escalations(&self, filter: EscalationFilter, page: Page) -> Answer<EscalationPage> {
-        self.readers.ask(move |cx| escalations::list(cx, &filter, page))
-    }
-
-    fn escalation(&self, id: Arc<str>) -> Answer<Option<Escalation>> {
-        self.readers.ask(move |cx| escalations::get(cx, &id))
-    }
-
-    fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided> {
-        self.write(command.decision.len(), move |cx| escalations::decide(cx, &command))
     }
 
     fn ask_confirmation(&self, command: AskConfirmation) -> Answer<Asked> {

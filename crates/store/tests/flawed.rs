@@ -56,6 +56,22 @@ fn now<T>(mut answer: Answer<T>) -> Result<T, StoreError> {
     }
 }
 
+impl PeopleStore for Flawed {
+    pass_on! {
+        open_escalation(command: OpenEscalation) -> Opened;
+        escalations(filter: EscalationFilter, page: Page) -> EscalationPage;
+        escalation(id: Arc<str>) -> Option<Escalation>;
+        decide_escalation(command: DecideEscalation) -> Decided;
+        due_escalations(command: DueEscalations) -> Vec<DueEscalation>;
+        escalation_moved(command: EscalationMoved) -> Fenced;
+        due_notices(command: DueNotices) -> Vec<Notice>;
+        noticed(command: Noticed) -> Fenced;
+        retry_notice(command: RetryNotice) -> Retried;
+        audit(filter: AuditFilter, page: Page) -> AuditPage;
+        verify_audit() -> AuditVerified;
+    }
+}
+
 impl Store for Flawed {
     pass_on! {
         begin_call(command: BeginCall) -> Begun;
@@ -65,10 +81,6 @@ impl Store for Flawed {
         fail_queued(command: FailQueued) -> Fenced;
         release_queued(command: ReleaseQueued) -> Fenced;
         queued(tenant: outlast_model::TenantId, id: Arc<str>) -> Option<QueuedView>;
-        open_escalation(command: OpenEscalation) -> Opened;
-        escalations(filter: EscalationFilter, page: Page) -> EscalationPage;
-        escalation(id: Arc<str>) -> Option<Escalation>;
-        decide_escalation(command: DecideEscalation) -> Decided;
         ask_confirmation(command: AskConfirmation) -> Asked;
         due_deliveries(command: DueDeliveries) -> Vec<Delivery>;
         delivered(command: Delivered) -> Fenced;

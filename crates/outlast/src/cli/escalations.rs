@@ -60,7 +60,7 @@ pub fn run(command: EscalationsCommand) -> Exit {
 }
 
 fn list(from: &dyn Store, args: &ListArgs) -> Result<Exit, StoreError> {
-    let filter = EscalationFilter { tenant: None, open_only: !args.all };
+    let filter = EscalationFilter { open_only: !args.all, ..EscalationFilter::default() };
     let page = store::wait(from.escalations(filter, Page { after: None, size: args.limit }))?;
     if args.json {
         let all: Vec<Value> = page.escalations.iter().map(summary).collect();
@@ -77,14 +77,10 @@ fn list(from: &dyn Store, args: &ListArgs) -> Result<Exit, StoreError> {
 
 /// The question is cut: it may quote a whole request.
 fn row(escalation: &EscalationSummary) -> [String; 5] {
+    let shown = summary(escalation);
+    let text = |field: &str| shown[field].as_str().unwrap_or_default().to_owned();
     let question: String = escalation.question.chars().filter(|letter| !letter.is_control()).take(60).collect();
-    [
-        escalation.id.to_string(),
-        summary(escalation)["opened_at"].as_str().unwrap_or_default().to_owned(),
-        escalation.route.to_string(),
-        escalation.failure.to_string(),
-        question,
-    ]
+    [escalation.id.to_string(), text("opened_at"), text("route"), text("failure"), question]
 }
 
 fn show(from: &dyn Store, id: &str) -> Result<Exit, StoreError> {

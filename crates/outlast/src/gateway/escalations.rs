@@ -12,7 +12,7 @@ use super::{
 use http::{HeaderMap, StatusCode};
 use outlast_model::{FailureReport, policy::Backstop, record::GaveUp};
 use outlast_store::{
-    Cursor, Escalation, EscalationFilter, EscalationState, EscalationSummary, OpenEscalation, Page, Payload,
+    Cursor, Escalation, EscalationFilter, EscalationState, EscalationSummary, OpenEscalation, Origin, Page, Payload,
 };
 use outlast_wire::error::Refused;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,7 @@ pub(super) async fn open(cx: &Cx, backstop: &Backstop, cause: &FailureReport) ->
         failure: cause.failure,
         question: question.into(),
         payload: Payload::from(serde_json::to_vec(&context).unwrap_or_default()),
+        answer_within: None,
     };
     match cx.shared.stored(cx.shared.store.open_escalation(opened)).await {
         Ok(_) => {
@@ -109,16 +110,20 @@ pub(super) async fn show(shared: &Shared, live: &Live, headers: &HeaderMap, id: 
 
 /// An escalation in a list.
 pub(crate) fn summary(escalation: &EscalationSummary) -> Value {
+    let (route, request_id, failure) = match &escalation.origin {
+        Origin::Call { route, request_id, failure } => (Some(route), Some(request_id), Some(failure)),
+        Origin::Work { .. } => (None, None, None),
+    };
     json!({
         "id": escalation.id,
         "tenant": escalation.tenant,
-        "route": escalation.route,
-        "request_id": escalation.request_id,
-        "failure": escalation.failure,
+        "route": route,
+        "request_id": request_id,
+        "failure": failure,
         "question": escalation.question,
-        "state": if escalation.decided_at.is_some() { "decided" } else { "open" },
+        "state": if escalation.decided.is_some() { "decided" } else { "open" },
         "opened_at": shown(escalation.opened_at, Duration::ZERO),
-        "decided_at": escalation.decided_at.map(|at| shown(at, Duration::ZERO)),
+        "decided_at": escalation.decided.map(|(at, _)| shown(at, Duration::ZERO)),
     })
 }
 

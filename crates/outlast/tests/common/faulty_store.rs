@@ -2,11 +2,12 @@
 
 use outlast_model::{TenantId, Wall};
 use outlast_store::{
-    Answer, AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, Clock,
-    CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued,
-    Escalation, EscalationFilter, EscalationPage, FailQueued, Fenced, Limits, MemoryStore, OpenEscalation, Opened,
-    Page, QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery,
-    Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
+    Answer, AskConfirmation, Asked, AuditFilter, AuditPage, AuditVerified, BackedUp, BeginCall, Begun, Checked,
+    ClaimQueued, ClaimedItem, Clock, CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DueDeliveries,
+    DueEscalation, DueEscalations, DueNotices, EndCall, Enqueue, Enqueued, Escalation, EscalationFilter,
+    EscalationMoved, EscalationPage, FailQueued, Fenced, Limits, MemoryStore, Notice, Noticed, OpenEscalation, Opened,
+    Page, PeopleStore, QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried,
+    RetryDelivery, RetryNotice, Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
 };
 use std::{
     path::PathBuf,
@@ -57,6 +58,52 @@ impl FaultyStore {
     }
 }
 
+impl PeopleStore for FaultyStore {
+    fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened> {
+        self.or_fail(|store| store.open_escalation(command))
+    }
+
+    fn escalations(&self, filter: EscalationFilter, page: Page) -> Answer<EscalationPage> {
+        self.or_fail(|store| store.escalations(filter, page))
+    }
+
+    fn escalation(&self, id: Arc<str>) -> Answer<Option<Escalation>> {
+        self.or_fail(|store| store.escalation(id))
+    }
+
+    fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided> {
+        self.or_fail(|store| store.decide_escalation(command))
+    }
+
+    fn due_escalations(&self, command: DueEscalations) -> Answer<Vec<DueEscalation>> {
+        self.or_fail(|store| store.due_escalations(command))
+    }
+
+    fn escalation_moved(&self, command: EscalationMoved) -> Answer<Fenced> {
+        self.or_fail(|store| store.escalation_moved(command))
+    }
+
+    fn due_notices(&self, command: DueNotices) -> Answer<Vec<Notice>> {
+        self.or_fail(|store| store.due_notices(command))
+    }
+
+    fn noticed(&self, command: Noticed) -> Answer<Fenced> {
+        self.or_fail(|store| store.noticed(command))
+    }
+
+    fn retry_notice(&self, command: RetryNotice) -> Answer<Retried> {
+        self.or_fail(|store| store.retry_notice(command))
+    }
+
+    fn audit(&self, filter: AuditFilter, page: Page) -> Answer<AuditPage> {
+        self.or_fail(|store| store.audit(filter, page))
+    }
+
+    fn verify_audit(&self) -> Answer<AuditVerified> {
+        self.or_fail(|store| store.verify_audit())
+    }
+}
+
 impl Store for FaultyStore {
     fn begin_call(&self, command: BeginCall) -> Answer<Begun> {
         self.or_fail(|store| store.begin_call(command))
@@ -104,22 +151,6 @@ impl Store for FaultyStore {
 
     fn recall(&self, question: Recall) -> Answer<Option<Remembered>> {
         self.or_fail(|store| store.recall(question))
-    }
-
-    fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened> {
-        self.or_fail(|store| store.open_escalation(command))
-    }
-
-    fn escalations(&self, filter: EscalationFilter, page: Page) -> Answer<EscalationPage> {
-        self.or_fail(|store| store.escalations(filter, page))
-    }
-
-    fn escalation(&self, id: Arc<str>) -> Answer<Option<Escalation>> {
-        self.or_fail(|store| store.escalation(id))
-    }
-
-    fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided> {
-        self.or_fail(|store| store.decide_escalation(command))
     }
 
     fn ask_confirmation(&self, command: AskConfirmation) -> Answer<Asked> {

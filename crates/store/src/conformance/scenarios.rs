@@ -7,7 +7,7 @@ use crate::{
     OpenEscalation, Payload, QueueState, Recall, ReleaseQueued, Remember, RenewQueued, Retried, RetryDelivery, Store,
     StoreError, TakeConfirmation, Taken,
 };
-use outlast_model::{Failure, RouteId, TenantId, policy::Priority};
+use outlast_model::{Failure, RouteId, TenantId, policy::Priority, run::Verb};
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 /// One promise: its sentence, and a check that panics where it is broken.
@@ -171,7 +171,16 @@ fn escalation(id: &str) -> OpenEscalation {
         failure: Failure::Refusal,
         question: "May it?".into(),
         payload: text("context"),
+        answer_within: None,
     }
+}
+
+/// A decision by somebody who was shown what there is.
+async fn decision(bench: &Bench<'_>, by: &str, what: &str) -> DecideEscalation {
+    let found = bench.escalation("esc".into()).await.expect("the inbox");
+    let shown = found.map_or([0; 32], |found| found.summary.shown);
+    let (id, by, decision) = ("esc".into(), by.into(), text(what));
+    DecideEscalation { id, by, verb: Verb::Edit, shown, result: None, decision }
 }
 
 async fn executed_once(bench: &mut Bench<'_>) {
@@ -371,14 +380,15 @@ async fn nothing_lost(bench: &mut Bench<'_>) {
 
 async fn second_decision(bench: &mut Bench<'_>) {
     bench.open_escalation(escalation("esc")).await.expect("an escalation");
-    let decide = |by: &str, what: &str| DecideEscalation { id: "esc".into(), by: by.into(), decision: text(what) };
-    assert_eq!(bench.decide_escalation(decide("ann", "yes")).await, Ok(Decided::Stands));
-    assert_eq!(bench.decide_escalation(decide("ann", "yes")).await, Ok(Decided::Stands), "repeated");
-    for late in [decide("bob", "no"), decide("bob", "yes"), decide("ann", "no")] {
+    let first = decision(bench, "ann", "yes").await;
+    assert_eq!(bench.decide_escalation(first.clone()).await, Ok(Decided::Stands));
+    assert_eq!(bench.decide_escalation(first.clone()).await, Ok(Decided::Stands), "repeated");
+    for (by, what) in [("bob", "no"), ("bob", "yes"), ("ann", "no")] {
+        let late = decision(bench, by, what).await;
         let Ok(Decided::Already(first)) = bench.decide_escalation(late).await else { panic!("two decisions stand") };
         assert_eq!((&*first.by, first.decision), ("ann", text("yes")));
     }
-    let unknown = DecideEscalation { id: "none".into(), ..decide("ann", "yes") };
+    let unknown = DecideEscalation { id: "none".into(), ..first };
     assert_eq!(bench.decide_escalation(unknown).await, Ok(Decided::Unknown));
 }
 
@@ -390,7 +400,7 @@ async fn escalation_stays(bench: &mut Bench<'_>) {
     bench.pass(1_000 * 24 * 3_600_000);
     assert_eq!(bench.sweep(10).await.expect("a sweep").removed, 0);
     assert_eq!(bench.health().await.expect("health").escalations_open, 1);
-    let decide = DecideEscalation { id: "esc".into(), by: "ann".into(), decision: text("yes") };
+    let decide = decision(bench, "ann", "yes").await;
     assert_eq!(bench.decide_escalation(decide).await, Ok(Decided::Stands));
     bench.pass(30 * 24 * 3_600_000);
     assert_eq!(bench.escalation("esc".into()).await, Ok(None));

@@ -11,7 +11,7 @@ use crate::{
     Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Store, StoreError, StoreHealth, Swept,
     TakeConfirmation, Taken,
 };
-use outlast_model::{Failure, RouteId, TenantId, policy::Priority};
+use outlast_model::{Failure, RouteId, TenantId, policy::Priority, run::Verb};
 use std::sync::Arc;
 
 /// An answer, without what may differ between back ends: the epochs' numbers, the back end's own figures.
@@ -223,6 +223,7 @@ async fn escalation(store: &dyn Store, op: &EscalationOp) -> Result<Seen, StoreE
                 failure: Failure::Refusal,
                 question: name("May it go on?", *size),
                 payload: payload(*size),
+                answer_within: None,
             };
             Ok(Seen::Opened(store.open_escalation(command).await?))
         }
@@ -232,7 +233,10 @@ async fn escalation(store: &dyn Store, op: &EscalationOp) -> Result<Seen, StoreE
         EscalationOp::Get { id } => Ok(Seen::Escalation(store.escalation(name("esc", *id)).await?.map(Box::new))),
         EscalationOp::Decide { id, by, size } => {
             let (id, by) = (name("esc", *id), name("person", *by));
-            Ok(Seen::Decided(store.decide_escalation(DecideEscalation { id, by, decision: payload(*size) }).await?))
+            let shown = store.escalation(id.clone()).await?.map_or([0; 32], |found| found.summary.shown);
+            let decision = payload(*size);
+            let command = DecideEscalation { id, by, verb: Verb::Edit, shown, result: None, decision };
+            Ok(Seen::Decided(store.decide_escalation(command).await?))
         }
     }
 }
@@ -261,7 +265,7 @@ async fn every_page(
     open_only: bool,
     size: u32,
 ) -> Result<Vec<EscalationSummary>, StoreError> {
-    let filter = EscalationFilter { tenant, open_only };
+    let filter = EscalationFilter { tenant, open_only, ..EscalationFilter::default() };
     let mut all = Vec::new();
     let mut after = None;
     loop {

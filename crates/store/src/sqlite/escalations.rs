@@ -6,10 +6,14 @@ use super::{
 };
 use crate::{
     Cursor, DecideEscalation, Decided, Decision, Escalation, EscalationFilter, EscalationPage, EscalationState,
-    EscalationSummary, OpenEscalation, Opened, Page, StoreError, seal::Owner,
+    EscalationSummary, OpenEscalation, Opened, Origin, Page, Parking, Payload, StoreError, seal::Owner,
 };
-use outlast_model::{Failure, RequestId, RouteId, TenantId, Wall};
+use outlast_model::{
+    Failure, RequestId, RouteId, TenantId, Wall,
+    run::{EscalationKind, Verb},
+};
 use rusqlite::{OptionalExtension, Row as SqlRow, params};
+use std::sync::Arc;
 
 /// A row; its payload and decision are fetched apart.
 struct Row {
@@ -58,13 +62,19 @@ impl Row {
         let failure: Failure = serde_json::from_str(&self.failure).map_err(|_| damaged("failure"))?;
         Ok(EscalationSummary {
             question: question.into(),
-            failure,
+            origin: Origin::Call {
+                route: RouteId::new(self.route),
+                request_id: RequestId::new(self.request_id),
+                failure,
+            },
             id: self.id.into(),
             tenant: TenantId::new(self.tenant),
-            route: RouteId::new(self.route),
-            request_id: RequestId::new(self.request_id),
+            kind: EscalationKind::Call,
+            shown: [0; 32],
+            level: None,
             opened_at: Wall(self.opened_at),
-            decided_at: self.decided_at.map(Wall),
+            answer_by: None,
+            decided: self.decided_at.map(|at| (Wall(at), Verb::Edit)),
         })
     }
 
@@ -73,7 +83,8 @@ impl Row {
         let mut find = cx.db.prepare_cached("SELECT decision FROM escalations WHERE sequence = ?1")?;
         let stored = find.query_row([self.sequence], |row| row.get(0))?;
         let decision = cx.open(self.owner("decision"), stored)?;
-        Ok(Some(Decision { by: self.decided_by.as_deref().unwrap_or_default().into(), at: Wall(at), decision }))
+        let by = self.decided_by.as_deref().unwrap_or_default().into();
+        Ok(Some(Decision { by, at: Wall(at), verb: Verb::Edit, decision }))
     }
 }
 
@@ -90,7 +101,7 @@ fn find(cx: Cx<'_>, id: &str) -> Outcome<Option<Row>> {
 }
 
 pub(super) fn open(cx: Cx<'_>, command: &OpenEscalation) -> Outcome<Opened> {
-    let OpenEscalation { id, tenant, route, request_id, failure, question, payload } = command;
+    let OpenEscalation { id, tenant, route, request_id, failure, question, payload, answer_within: _ } = command;
     cx.fits(payload.len())?;
     cx.fits(question.len())?;
     if let Some(row) = find(cx, id)? {
@@ -157,11 +168,11 @@ pub(super) fn get(cx: Cx<'_>, id: &str) -> Outcome<Option<Escalation>> {
     let stored = stored.query_row([row.sequence], |row| row.get(0))?;
     let payload = cx.open(row.owner("payload"), stored)?;
     let state = row.decision(cx)?.map_or(EscalationState::Open, EscalationState::Decided);
-    Ok(Some(Escalation { summary: row.summary(cx)?, payload, state }))
+    Ok(Some(Escalation { summary: row.summary(cx)?, fingerprint: [0; 32], attempts: 0, payload, state }))
 }
 
 pub(super) fn decide(cx: Cx<'_>, command: &DecideEscalation) -> Outcome<Decided> {
-    let DecideEscalation { id, by, decision } = command;
+    let DecideEscalation { id, by, decision, .. } = command;
     cx.fits(decision.len())?;
     let Some(row) = find(cx, id)? else { return Ok(Decided::Unknown) };
     if let Some(first) = row.decision(cx)? {
@@ -193,4 +204,15 @@ pub(super) fn purge(cx: Cx<'_>, left: &mut u32) -> Outcome<()> {
 pub(super) fn open_count(cx: Cx<'_>) -> Outcome<u64> {
     let mut count = cx.db.prepare_cached("SELECT count(*) FROM escalations WHERE decided_at IS NULL")?;
     Ok(count.query_row([], |row| row.get::<_, i64>(0))?.unsigned_abs())
+}
+
+/// Opens the escalation of what comes to wait for a person, in the transaction that parks it.
+pub(super) fn open_parked(_: Cx<'_>, _: &Parking<'_>) -> Outcome<Arc<str>> {
+    Err(StoreError::Unsupported { what: "park yet" }.into())
+}
+
+/// Writes down the decision of an open escalation: the log has it, and those who were told hear of it. In the
+/// transaction that lets what waits go on, or that ends it.
+pub(super) fn close(_: Cx<'_>, _id: &str, _by: &str, _: Verb, _decision: &Payload) -> Outcome<()> {
+    Err(StoreError::Unsupported { what: "close yet" }.into())
 }
