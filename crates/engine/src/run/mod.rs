@@ -1,9 +1,9 @@
 //! A run: durable agent work, decided one transaction at a time.
 //!
 //! The files follow its journey: [`claim`] (who may advance it, and until when), [`ledger`] (may this step be done, was
-//! it done, what if nobody knows), [`escalate`] (what a person's decision comes to), [`flow`]
-//! (which step of a workflow is next). The first three are pure, over the few facts that decide. A store carries them out inside the transaction that writes what they come to, so that every
-//! back end decides alike, and a process may die between any two of them.
+//! it done, what if nobody knows), [`escalate`] (what a person's decision comes to), [`flow`] (which step of a workflow is
+//! next). The first three are pure, over the few facts that decide. A store carries them out inside the transaction that
+//! writes what they come to, so that every back end decides alike, and a process may die between any two of them.
 
 pub mod claim;
 pub mod escalate;
