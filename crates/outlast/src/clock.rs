@@ -1,7 +1,7 @@
 //! The one place that reads a clock, waits for one or asks for entropy. Everything else is handed a [`Clock`] and takes
 //! its timers from here; everything below this crate is handed numbers.
 
-use outlast_model::{Mono, RequestId, Wall};
+use outlast_model::{Mono, RequestId, RunId, Wall};
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     sync::{
@@ -74,16 +74,24 @@ impl Clock {
 
     /// A new request id: `req_` and a version 7 UUID without hyphens, so that ids sort by time.
     pub fn request_id(&self) -> RequestId {
+        let mut text = [0; 36];
+        text[..4].copy_from_slice(b"req_");
+        self.uuid().simple().encode_lower(&mut text[4..]);
+        RequestId::new(str::from_utf8(&text).unwrap_or_default())
+    }
+
+    /// A new run's id: `run_` and a version 7 UUID without hyphens, so that ids sort by time.
+    pub fn run_id(&self) -> RunId {
+        RunId::new(format!("run_{}", self.uuid().simple()))
+    }
+
+    fn uuid(&self) -> uuid::Uuid {
         let [high, low] = [self.seed(), self.seed()];
         let mut random = [0; 10];
         random[..8].copy_from_slice(&high.to_le_bytes());
         random[8..].copy_from_slice(&low.to_le_bytes()[..2]);
         let millis = u64::try_from(self.wall().0).unwrap_or(0);
-        let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-        let mut text = [0; 36];
-        text[..4].copy_from_slice(b"req_");
-        uuid.simple().encode_lower(&mut text[4..]);
-        RequestId::new(str::from_utf8(&text).unwrap_or_default())
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
     }
 }
 

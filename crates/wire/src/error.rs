@@ -53,13 +53,35 @@ pub enum Refused {
     Expired,
     /// The durable store cannot be used, and the request may not go on without it.
     StoreDown,
+    /// The claim on a run or a step is somebody else's by now, or over.
+    LeaseLost,
+    /// Somebody is at this step.
+    StepInFlight,
+    /// This step must not be tried, or looked into, before some time has passed.
+    StepNotYet,
+    /// The step's key stands for something else.
+    StepMismatch,
+    /// The run is to be cancelled: nothing new begins in it.
+    RunCancelled,
+    /// The run's deadline has passed: nothing new begins in it.
+    RunOverdue,
+    /// The run's money is spent: nothing new begins in it.
+    RunOverBudget,
+    /// The run has ended.
+    RunOver,
+    /// Somebody holds the run, and this needs it free.
+    RunHeld,
+    /// The caller has no such run, step or worker.
+    NoSuchRun,
+    /// Too many signals of one run wait for it.
+    SignalsFull,
     /// A bug; it is logged under the request id.
     Internal,
 }
 
 impl Refused {
     /// Every kind, for tables and tests.
-    pub const ALL: [Refused; 16] = [
+    pub const ALL: [Refused; 27] = [
         Refused::BadRequest,
         Refused::Unauthorized,
         Refused::Forbidden,
@@ -75,6 +97,17 @@ impl Refused {
         Refused::Unconfirmed,
         Refused::Expired,
         Refused::StoreDown,
+        Refused::LeaseLost,
+        Refused::StepInFlight,
+        Refused::StepNotYet,
+        Refused::StepMismatch,
+        Refused::RunCancelled,
+        Refused::RunOverdue,
+        Refused::RunOverBudget,
+        Refused::RunOver,
+        Refused::RunHeld,
+        Refused::NoSuchRun,
+        Refused::SignalsFull,
         Refused::Internal,
     ];
 }
@@ -159,11 +192,22 @@ const fn face_of_refusal(why: Refused) -> Face {
         Refused::Busy => overload("busy"),
         Refused::Draining => overload("draining"),
         Refused::KeyReused => request(422, "idempotency_key_reused"),
-        // The one 409: the SDKs retry it unasked, and a retry is what gets the first request's answer.
+        // The one 409 a model's client meets: the SDKs retry it unasked, and a retry is what gets the first request's answer.
         Refused::KeyInFlight => request(409, "idempotency_key_in_flight"),
         Refused::Unconfirmed => request(422, "confirmation_invalid"),
         Refused::Expired => request(410, "expired"),
         Refused::StoreDown => behind(503, "store_unavailable"),
+        Refused::LeaseLost => request(410, "lease_lost"),
+        Refused::StepInFlight => request(409, "step_in_flight"),
+        Refused::StepNotYet => request(409, "step_not_yet"),
+        Refused::StepMismatch => request(422, "step_mismatch"),
+        Refused::RunCancelled => request(409, "run_cancelled"),
+        Refused::RunOverdue => request(409, "run_overdue"),
+        Refused::RunOverBudget => request(409, "run_over_budget"),
+        Refused::RunOver => request(409, "run_over"),
+        Refused::RunHeld => request(409, "run_held"),
+        Refused::NoSuchRun => face(404, "invalid_request_error", "no_such_run", "not_found_error"),
+        Refused::SignalsFull => face(429, "rate_limit_error", "too_many_signals", "rate_limit_error"),
         Refused::Internal => behind(500, "internal"),
     }
 }

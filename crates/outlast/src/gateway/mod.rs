@@ -27,6 +27,7 @@ mod notes;
 mod pool;
 mod queue;
 mod reply_head;
+pub(crate) mod runs;
 mod serve;
 pub(crate) mod store;
 pub(crate) mod tools;
@@ -100,6 +101,8 @@ pub(crate) struct Shared {
     /// What must not be forgotten.
     store: Arc<dyn Store>,
     queue: queue::Queue,
+    /// Who waits for a durable run.
+    pub(crate) runs: runs::Runs,
     rated: feedback::Rated,
     caching: cache::OnTheWay,
     held_bytes: intake::HeldBytes,
@@ -326,6 +329,7 @@ impl Gateway {
             calls: AtomicU64::new(0),
             store,
             queue: queue::Queue::default(),
+            runs: runs::Runs::default(),
             rated: feedback::Rated::default(),
             caching: cache::OnTheWay::default(),
             held_bytes: AtomicU64::new(0),

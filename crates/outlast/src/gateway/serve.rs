@@ -63,6 +63,11 @@ impl Denial {
         Denial { why, message: message.into(), param: None, retry: RetryAdvice::default() }
     }
 
+    /// The field at fault.
+    pub(super) fn about(self, param: &'static str) -> Self {
+        Denial { param: Some(param), ..self }
+    }
+
     pub(super) fn retry_after(self, after: Duration) -> Self {
         Denial { retry: RetryAdvice { should_retry: true, retry_after: Some(after) }, ..self }
     }
@@ -121,6 +126,17 @@ pub(super) fn refusal(shared: &Shared, dialect: Dialect, id: &RequestId, denial:
         | Refused::Unconfirmed
         | Refused::Expired
         | Refused::StoreDown
+        | Refused::LeaseLost
+        | Refused::StepInFlight
+        | Refused::StepNotYet
+        | Refused::StepMismatch
+        | Refused::RunCancelled
+        | Refused::RunOverdue
+        | Refused::RunOverBudget
+        | Refused::RunOver
+        | Refused::RunHeld
+        | Refused::NoSuchRun
+        | Refused::SignalsFull
         | Refused::Internal => {}
     }
     response
@@ -143,7 +159,19 @@ fn count(shared: &Shared, why: Refused) {
         | Refused::KeyInFlight
         | Refused::Unconfirmed
         | Refused::Expired
+        | Refused::NoSuchRun
+        | Refused::SignalsFull
         | Refused::Internal => metrics.requests_rejected.add(1),
+        // Answers of the protocol of runs, counted there.
+        Refused::LeaseLost
+        | Refused::StepInFlight
+        | Refused::StepNotYet
+        | Refused::StepMismatch
+        | Refused::RunCancelled
+        | Refused::RunOverdue
+        | Refused::RunOverBudget
+        | Refused::RunOver
+        | Refused::RunHeld => {}
     }
 }
 
