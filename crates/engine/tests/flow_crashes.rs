@@ -123,7 +123,7 @@ impl World {
     }
 
     /// Claims it until it ends; each claim lives as long as its number says, the last of them forever.
-    fn to_the_end(&mut self, plan: &Arc<Plan>, lives: &[u32]) -> End {
+    fn run_to_the_end(&mut self, plan: &Arc<Plan>, lives: &[u32]) -> End {
         let mut lives = lives.iter().copied();
         for _ in 0..1000 {
             match self.claim(plan, lives.next().unwrap_or(u32::MAX)) {
@@ -171,8 +171,8 @@ proptest! {
         lives in proptest::collection::vec(1u32..6, 0..12),
     ) {
         let (mut quiet, mut stormy) = (World::new(seed), World::new(seed));
-        let end = quiet.to_the_end(&plan, &[]);
-        prop_assert_eq!(stormy.to_the_end(&plan, &lives), end);
+        let end = quiet.run_to_the_end(&plan, &[]);
+        prop_assert_eq!(stormy.run_to_the_end(&plan, &lives), end);
         prop_assert_eq!(&stormy.begun, &quiet.begun);
     }
 
@@ -193,7 +193,7 @@ proptest! {
             }
         }
         world.cancelling = ended.is_none();
-        let end = ended.unwrap_or_else(|| world.to_the_end(&plan, &lives));
+        let end = ended.unwrap_or_else(|| world.run_to_the_end(&plan, &lives));
         if end == End::Done {
             return Ok(());
         }
