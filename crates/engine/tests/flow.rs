@@ -43,6 +43,7 @@ fn asked(flow: &mut Flow) -> String {
         Some(Action::Perform { key, .. }) => format!("perform {key}"),
         Some(Action::Settle { key }) => format!("settle {key}"),
         Some(Action::Undo { key, of }) => format!("undo {of} as {key}"),
+        Some(Action::Conclude) => "conclude".into(),
         Some(Action::Release { after }) => format!("release {}", after.as_secs()),
         Some(Action::Finish(End::Done)) => "done".into(),
         Some(Action::Finish(End::Cancelled)) => "cancelled".into(),
@@ -77,22 +78,25 @@ fn again(after: Duration) -> Event {
 #[test]
 fn steps_are_done_in_order_and_the_run_ends() {
     let plan = plan([step("a"), step("b")]);
-    assert_eq!(walk(new(&plan), &[DONE, DONE]), ["perform a", "perform b", "done"]);
+    assert_eq!(walk(new(&plan), &[DONE, DONE, YES]), ["perform a", "perform b", "conclude", "done"]);
 }
 
 #[test]
 fn what_the_journal_knows_is_recalled_and_only_the_rest_is_done() {
     let plan = plan([step("a"), step("b"), step("c")]);
     let flow = Flow::new(&plan, [done("a", 0), done("b", 1), known("c", LedgerState::Intent, 2)], false);
-    assert_eq!(walk(flow, &[Event::Recalled, Event::Recalled, DONE]), ["recall a", "recall b", "perform c", "done"]);
+    assert_eq!(
+        walk(flow, &[Event::Recalled, Event::Recalled, DONE]),
+        ["recall a", "recall b", "perform c", "conclude"]
+    );
 }
 
 #[test]
 fn a_step_whose_condition_does_not_hold_is_skipped_with_its_branches() {
     let branch = PlanBranch { conditional: false, to: To::End };
     let plan = plan([step("a"), PlanStep { conditional: true, next: vec![branch], ..step("b") }, step("c")]);
-    assert_eq!(walk(new(&plan), &[DONE, NO, DONE]), ["perform a", "test 1", "perform c", "done"]);
-    assert_eq!(walk(new(&plan), &[DONE, YES, DONE]), ["perform a", "test 1", "perform b", "done"]);
+    assert_eq!(walk(new(&plan), &[DONE, NO, DONE]), ["perform a", "test 1", "perform c", "conclude"]);
+    assert_eq!(walk(new(&plan), &[DONE, YES, DONE]), ["perform a", "test 1", "perform b", "conclude"]);
 }
 
 #[test]
@@ -101,9 +105,16 @@ fn the_first_branch_that_holds_is_taken_and_without_one_the_next_step_follows() 
     let plan =
         plan([PlanStep { next: vec![to(To::Step(2)), to(To::End), to(To::Fail)], ..step("a") }, step("b"), step("c")]);
     assert_eq!(walk(new(&plan), &[DONE, YES]), ["perform a", "test 0/0", "perform c"]);
-    assert_eq!(walk(new(&plan), &[DONE, NO, YES]), ["perform a", "test 0/0", "test 0/1", "done"]);
+    assert_eq!(walk(new(&plan), &[DONE, NO, YES]), ["perform a", "test 0/0", "test 0/1", "conclude"]);
     assert_eq!(walk(new(&plan), &[DONE, NO, NO, YES])[3..], ["test 0/2", "failed Branch(0)"]);
     assert_eq!(walk(new(&plan), &[DONE, NO, NO, NO])[3..], ["test 0/2", "perform b"]);
+}
+
+#[test]
+fn a_result_that_cannot_be_made_fails_the_run() {
+    let plan = plan([undoable("a")]);
+    let told = walk(new(&plan), &[DONE, NO, DONE]);
+    assert_eq!(told, ["perform a", "conclude", "undo a as undo/a", "failed Output"]);
 }
 
 #[test]
@@ -117,7 +128,7 @@ fn a_loop_gets_new_keys_and_ends_where_its_visits_are_spent() {
     );
     let again = Flow::new(&plan, [done("a", 0), done("a#2", 1)], false);
     let told = walk(again, &[Event::Recalled, YES, Event::Recalled, YES, DONE, NO]);
-    assert_eq!(told, ["recall a", "test 0/0", "recall a#2", "test 0/0", "perform a#3", "test 0/0", "done"]);
+    assert_eq!(told, ["recall a", "test 0/0", "recall a#2", "test 0/0", "perform a#3", "test 0/0", "conclude"]);
 }
 
 #[test]

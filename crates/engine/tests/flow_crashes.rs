@@ -107,6 +107,7 @@ impl World {
                     }
                     Event::Ended(outcome)
                 }
+                Action::Conclude => Event::Tested(Some(self.draw("conclude") % 4 > 0)),
                 Action::Release { .. } => return Claim::GivenBack,
                 Action::Finish(end) => return Claim::Ended(end),
                 Action::Leave => return Claim::Parked,

@@ -9,7 +9,11 @@
 //! truth values and outcomes.
 
 use super::MayNotBegin;
-use outlast_model::{Mono, run::LedgerState};
+use outlast_model::{
+    Mono,
+    policy::{Goto, Workflow, WorkflowStep},
+    run::LedgerState,
+};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A wait up to this is waited out with the run held; before a longer one it is given back.
@@ -76,6 +80,24 @@ pub struct Known {
     pub undoable: bool,
 }
 
+impl From<&Workflow> for Plan {
+    fn from(workflow: &Workflow) -> Plan {
+        let to = |to| match to {
+            Goto::Step(at) => To::Step(at),
+            Goto::End => To::End,
+            Goto::Fail => To::Fail,
+        };
+        let step = |step: &WorkflowStep| PlanStep {
+            name: step.name.as_str().into(),
+            conditional: step.when.is_some(),
+            next: step.next.iter().map(|one| PlanBranch { conditional: one.when.is_some(), to: to(one.to) }).collect(),
+            undo: step.undo.is_some(),
+            max_visits: step.max_visits,
+        };
+        Plan { steps: workflow.steps.iter().map(step).collect() }
+    }
+}
+
 /// What is to be done. Each is answered by one [`Event`], except the last three: with them the flow is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -113,6 +135,8 @@ pub enum Action {
         /// The key of what is undone.
         of: Arc<str>,
     },
+    /// Make what the run results in. [`Event::Tested`], false where it cannot be made.
+    Conclude,
     /// Give the run back.
     Release {
         /// Nobody claims it before this has passed.
@@ -144,6 +168,8 @@ pub enum Cause {
     Branch(usize),
     /// A template or an expression of this step cannot be evaluated.
     Template(usize),
+    /// What it results in cannot be made.
+    Output,
     /// The step's key stands for something else.
     Mismatch(Arc<str>),
     /// It came to this step too often.
@@ -206,6 +232,7 @@ enum Work {
 enum At {
     Testing { step: usize, branch: Option<usize> },
     Recalling { step: usize },
+    Concluding,
     Working(Work),
     Pausing { work: Work, until: Mono },
     Over,
@@ -255,7 +282,7 @@ impl Flow {
     pub fn poll_timeout(&self) -> Option<Mono> {
         match self.at {
             At::Pausing { until, .. } => Some(until),
-            At::Testing { .. } | At::Recalling { .. } | At::Working(_) | At::Over => None,
+            At::Testing { .. } | At::Recalling { .. } | At::Concluding | At::Working(_) | At::Over => None,
         }
     }
 
@@ -266,6 +293,8 @@ impl Flow {
             (_, Event::Lost) => self.over(Action::Leave),
             (At::Testing { step, branch }, Event::Tested(holds)) => self.tested(step, branch, holds),
             (At::Recalling { step }, Event::Recalled) => self.leave(step, 0),
+            (At::Concluding, Event::Tested(Some(true))) => self.over(Action::Finish(End::Done)),
+            (At::Concluding, Event::Tested(Some(false) | None)) => self.wind_up(End::Failed(Cause::Output)),
             (At::Working(work), Event::Ended(outcome)) => self.ended(work, outcome, now),
             (At::Pausing { work, until }, Event::Tick) if until <= now => self.work(work),
             (At::Pausing { work, .. }, Event::Cancel) => {
@@ -276,10 +305,14 @@ impl Flow {
                 }
             }
             (At::Pausing { until, .. }, Event::Drain) => self.over(Action::Release { after: until.since(now) }),
-            (At::Testing { .. } | At::Recalling { .. } | At::Working(_), Event::Cancel) => self.cancelling = true,
-            (At::Testing { .. } | At::Recalling { .. } | At::Working(_), Event::Drain) => self.draining = true,
+            (At::Testing { .. } | At::Recalling { .. } | At::Concluding | At::Working(_), Event::Cancel) => {
+                self.cancelling = true;
+            }
+            (At::Testing { .. } | At::Recalling { .. } | At::Concluding | At::Working(_), Event::Drain) => {
+                self.draining = true;
+            }
             (
-                At::Testing { .. } | At::Recalling { .. } | At::Working(_) | At::Pausing { .. },
+                At::Testing { .. } | At::Recalling { .. } | At::Concluding | At::Working(_) | At::Pausing { .. },
                 Event::Tested(_) | Event::Recalled | Event::Ended(_) | Event::Tick,
             ) => {}
         }
@@ -288,7 +321,7 @@ impl Flow {
     /// At a step's door.
     fn arrive(&mut self, step: usize) {
         let (Some(plan), Some(visits)) = (self.plan.steps.get(step), self.visits.get_mut(step)) else {
-            return self.over(Action::Finish(End::Done));
+            return self.ask(At::Concluding, Action::Conclude);
         };
         *visits = visits.saturating_add(1);
         if *visits > plan.max_visits {
@@ -338,7 +371,7 @@ impl Flow {
     fn go(&mut self, from: usize, to: To) {
         match to {
             To::Step(step) => self.arrive(step),
-            To::End => self.over(Action::Finish(End::Done)),
+            To::End => self.ask(At::Concluding, Action::Conclude),
             To::Fail => self.wind_up(End::Failed(Cause::Branch(from))),
         }
     }
