@@ -104,7 +104,7 @@ impl From<Bytes> for Payload {
 /// What Outlast must not forget. The rules that hold for every command are those of [the module](self).
 ///
 /// Every command fails with [`StoreError`] when the back end cannot do it at all, and then nothing was changed.
-pub trait Store: PeopleStore + Send + Sync + fmt::Debug {
+pub trait Store: PeopleStore + RunStore + Send + Sync + fmt::Debug {
     /// Begins a call under an idempotency key, or says what became of it.
     ///
     /// # Errors

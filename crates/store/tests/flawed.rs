@@ -72,6 +72,35 @@ impl PeopleStore for Flawed {
     }
 }
 
+impl RunStore for Flawed {
+    pass_on! {
+        start_run(command: StartRun) -> Started;
+        claim_run(command: ClaimRun) -> Option<ClaimedRun>;
+        beat_run(command: BeatRun) -> Beaten;
+        wait_run(command: WaitRun) -> Waited;
+        signal_run(command: SignalRun) -> Signalled;
+        release_run(command: ReleaseRun) -> Fenced;
+        finish_run(command: FinishRun) -> Fenced;
+        cancel_run(command: CancelRun) -> Cancelling;
+        migrate_run(command: MigrateRun) -> Fenced;
+        run(run: RunRef) -> Option<RunView>;
+        run_input(run: RunRef) -> Option<Payload>;
+        run_end(run: RunRef) -> Option<RunEnd>;
+        runs(filter: RunFilter, page: Page) -> RunPage;
+        journal(run: RunRef, after: i64, limit: u32) -> JournalPage;
+        begin_step(command: BeginStep) -> StepBegun;
+        renew_step(command: RenewStep) -> Fenced;
+        end_step(command: EndStep) -> StepEnded;
+        step(place: Place) -> Option<StepView>;
+        claim_unknown(command: ClaimUnknown) -> Vec<UnknownEffect>;
+        see_worker(command: SeeWorker) -> ();
+        drain_worker(command: DrainWorker) -> bool;
+        workers() -> Vec<WorkerView>;
+        depths() -> Vec<QueueDepth>;
+        now() -> outlast_model::Wall;
+    }
+}
+
 impl Store for Flawed {
     pass_on! {
         begin_call(command: BeginCall) -> Begun;

@@ -2,12 +2,16 @@
 
 use outlast_model::{TenantId, Wall};
 use outlast_store::{
-    Answer, AskConfirmation, Asked, AuditFilter, AuditPage, AuditVerified, BackedUp, BeginCall, Begun, Checked,
-    ClaimQueued, ClaimedItem, Clock, CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DueDeliveries,
-    DueEscalation, DueEscalations, DueNotices, EndCall, Enqueue, Enqueued, Escalation, EscalationFilter,
-    EscalationMoved, EscalationPage, FailQueued, Fenced, Limits, MemoryStore, Notice, Noticed, OpenEscalation, Opened,
-    Page, PeopleStore, QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried,
-    RetryDelivery, RetryNotice, Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
+    Answer, AskConfirmation, Asked, AuditFilter, AuditPage, AuditVerified, BackedUp, BeatRun, Beaten, BeginCall,
+    BeginStep, Begun, CancelRun, Cancelling, Checked, ClaimQueued, ClaimRun, ClaimUnknown, ClaimedItem, ClaimedRun,
+    Clock, CompleteQueued, DecideEscalation, Decided, Delivered, Delivery, DrainWorker, DueDeliveries, DueEscalation,
+    DueEscalations, DueNotices, EndCall, EndStep, Enqueue, Enqueued, Escalation, EscalationFilter, EscalationMoved,
+    EscalationPage, FailQueued, Fenced, FinishRun, JournalPage, Limits, MemoryStore, MigrateRun, Notice, Noticed,
+    OpenEscalation, Opened, Page, Payload, PeopleStore, Place, QueueDepth, QueuedView, Recall, ReleaseQueued,
+    ReleaseRun, Remember, Remembered, RenewCall, RenewQueued, RenewStep, Retried, RetryDelivery, RetryNotice, RunEnd,
+    RunFilter, RunPage, RunRef, RunStore, RunView, SeeWorker, SignalRun, Signalled, StartRun, Started, StepBegun,
+    StepEnded, StepView, Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken, UnknownEffect, WaitRun,
+    Waited, WorkerView,
 };
 use std::{
     path::PathBuf,
@@ -101,6 +105,43 @@ impl PeopleStore for FaultyStore {
 
     fn verify_audit(&self) -> Answer<AuditVerified> {
         self.or_fail(|store| store.verify_audit())
+    }
+}
+
+macro_rules! or_fail {
+    ($($command:ident($($name:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        $(fn $command(&self, $($name: $kind),*) -> Answer<$answer> {
+            self.or_fail(|store| store.$command($($name),*))
+        })*
+    };
+}
+
+impl RunStore for FaultyStore {
+    or_fail! {
+        start_run(command: StartRun) -> Started;
+        claim_run(command: ClaimRun) -> Option<ClaimedRun>;
+        beat_run(command: BeatRun) -> Beaten;
+        wait_run(command: WaitRun) -> Waited;
+        signal_run(command: SignalRun) -> Signalled;
+        release_run(command: ReleaseRun) -> Fenced;
+        finish_run(command: FinishRun) -> Fenced;
+        cancel_run(command: CancelRun) -> Cancelling;
+        migrate_run(command: MigrateRun) -> Fenced;
+        run(run: RunRef) -> Option<RunView>;
+        run_input(run: RunRef) -> Option<Payload>;
+        run_end(run: RunRef) -> Option<RunEnd>;
+        runs(filter: RunFilter, page: Page) -> RunPage;
+        journal(run: RunRef, after: i64, limit: u32) -> JournalPage;
+        begin_step(command: BeginStep) -> StepBegun;
+        renew_step(command: RenewStep) -> Fenced;
+        end_step(command: EndStep) -> StepEnded;
+        step(place: Place) -> Option<StepView>;
+        claim_unknown(command: ClaimUnknown) -> Vec<UnknownEffect>;
+        see_worker(command: SeeWorker) -> ();
+        drain_worker(command: DrainWorker) -> bool;
+        workers() -> Vec<WorkerView>;
+        depths() -> Vec<QueueDepth>;
+        now() -> Wall;
     }
 }
 
