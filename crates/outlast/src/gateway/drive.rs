@@ -11,11 +11,11 @@ use super::{
     Shared,
     body::{Out, Outlet},
     exchange::{Exchange, Order, Seen},
-    idempotency::Ticket,
     inner::{Answered, Records},
     lanes::Lanes,
     live::{Live, LiveRoute},
     reply_head::Told,
+    ticket::Ticket,
 };
 use crate::{
     clock::{self, Sleep},
@@ -284,7 +284,8 @@ impl Driver {
         let same_dialect = target.spec.dialect == self.inbound.dialect();
         let headers = self.headers(same_dialect);
         let broken = brief.mend.as_ref().and_then(|mend| self.lanes.get(mend.attempt)?.said()).map(|said| said.text);
-        let order = Order { attempt, key, headers, brief, mend: broken, collect: self.collects() };
+        let withhold_tools = self.ticket.as_ref().is_some_and(Ticket::is_step);
+        let order = Order { attempt, key, headers, brief, mend: broken, collect: self.collects(), withhold_tools };
         match Exchange::start(self.shared.clone(), target, self.inbound.clone(), &self.route.gates, order) {
             Ok(exchange) => self.lanes.add(exchange),
             Err(report) => self.feed(Event::Failed { attempt, report, spent: Default::default() }),

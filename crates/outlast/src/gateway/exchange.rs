@@ -57,6 +57,8 @@ pub(super) struct Order {
     pub(super) mend: Option<String>,
     /// Whether a stream's text is needed once it is whole.
     pub(super) collect: bool,
+    /// Whether a stream's tool calls are withheld until its end is written down.
+    pub(super) withhold_tools: bool,
 }
 
 /// One attempt on the wire.
@@ -70,6 +72,7 @@ pub(super) struct Exchange {
     strip_usage: bool,
     brief: Brief,
     collect: bool,
+    withhold_tools: bool,
     phase: Phase,
     bytes_out: u64,
     bytes_in: u64,
@@ -77,6 +80,8 @@ pub(super) struct Exchange {
     /// What the client may have before the terminal part, not yet taken.
     ready: Vec<Bytes>,
     ready_bytes: usize,
+    /// What comes between that and the terminal part, from the first tool call on, where tool calls are withheld.
+    withheld: Vec<Bytes>,
     terminal: Vec<Bytes>,
     reply: Option<reply::Reply>,
     /// What is delivered in the reply's place: it was repaired, or its tool calls became a plan.
@@ -152,7 +157,7 @@ impl Exchange {
         gates: &Gates,
         order: Order,
     ) -> Result<Self, FailureReport> {
-        let Order { attempt, key, headers, brief, mend, collect } = order;
+        let Order { attempt, key, headers, brief, mend, collect, withhold_tools } = order;
         let capabilities = &target.spec.capabilities;
         let put = Put {
             brief: &brief,
@@ -175,12 +180,14 @@ impl Exchange {
             strip_usage: adapted.strip_usage,
             brief,
             collect,
+            withhold_tools,
             phase: Phase::Sending(sending),
             bytes_out,
             bytes_in: 0,
             pieces: Vec::new(),
             ready: Vec::new(),
             ready_bytes: 0,
+            withheld: Vec::new(),
             terminal: Vec::new(),
             reply: None,
             instead: None,
@@ -330,6 +337,7 @@ impl Exchange {
     /// Sorts what the reader made of a chunk into what is ready and what is terminal.
     fn sort_pieces(&mut self) -> Option<Seen> {
         let mut seen = None;
+        let withheld = self.withhold_tools && (!self.withheld.is_empty() || self.calls_tools());
         for piece in self.pieces.drain(..) {
             match piece.kind {
                 PieceKind::Preamble => {}
@@ -338,7 +346,7 @@ impl Exchange {
                         Some(Seen::Output { tokens, .. }) => tokens,
                         Some(Seen::Headers | Seen::Ended { .. } | Seen::Failed(_)) | None => 0,
                     };
-                    seen = Some(Seen::Output { tokens: so_far + new, releasable: true });
+                    seen = Some(Seen::Output { tokens: so_far + new, releasable: !withheld });
                 }
                 PieceKind::Held => {
                     seen = seen.or(Some(Seen::Output { tokens: 0, releasable: false }));
@@ -350,10 +358,20 @@ impl Exchange {
             }
             if !piece.bytes.is_empty() {
                 self.ready_bytes += piece.bytes.len();
-                self.ready.push(piece.bytes);
+                if withheld { &mut self.withheld } else { &mut self.ready }.push(piece.bytes);
             }
         }
         seen
+    }
+
+    /// Whether the stream has called a tool, as far as it has come.
+    fn calls_tools(&self) -> bool {
+        match &self.phase {
+            Phase::Stream { reader, .. } | Phase::Done { reader: Some(reader), .. } => {
+                reader.answers().iter().any(|answer| !answer.tool_calls.is_empty())
+            }
+            Phase::Sending(_) | Phase::Refused { .. } | Phase::Whole { .. } | Phase::Done { reader: None, .. } => false,
+        }
     }
 
     fn fail(&mut self, report: FailureReport) -> Seen {
@@ -378,7 +396,14 @@ impl Exchange {
 
     /// Takes what the client may have now, as one run of bytes.
     pub(super) fn take_ready(&mut self) -> Bytes {
+        self.ready_bytes = self.withheld.iter().map(Bytes::len).sum();
+        join(&mut self.ready)
+    }
+
+    /// Takes all that the client may have before the terminal part, once the end is written down.
+    pub(super) fn take_rest(&mut self) -> Bytes {
         self.ready_bytes = 0;
+        self.ready.append(&mut self.withheld);
         join(&mut self.ready)
     }
 

@@ -9,6 +9,7 @@ use super::{
     feedback,
     idempotency::{self, Entry},
     intake::{self, Unread},
+    journal,
     live::Live,
     queue, reply_head, tools,
 };
@@ -205,15 +206,18 @@ async fn call(
     let deadline = deadline(&head.headers)?;
     let mut facts = facts(shared, request_id, &head.headers, caller, asked.route(), state);
     facts.priority = queue::priority(&head.headers)?;
-    let ticket = match head.headers.get(&idempotency::KEY) {
+    let (path, tenant) = (head.uri.path(), facts.tenant_hash.as_deref());
+    let entry = if head.headers.contains_key(&journal::RUN) {
+        Some(journal::enter(shared, tenant, &head.headers, path, &inbound).await?)
+    } else if let Some(key) = head.headers.get(&idempotency::KEY) {
+        Some(idempotency::enter(shared, tenant, key, path, &inbound).await?)
+    } else {
+        None
+    };
+    let ticket = match entry {
         None => None,
-        Some(key) => {
-            let path = head.uri.path();
-            match idempotency::enter(shared, facts.tenant_hash.as_deref(), key, path, &inbound).await? {
-                Entry::Go(ticket) => Some(ticket),
-                Entry::Answer(response) => return Ok(response),
-            }
-        }
+        Some(Entry::Go(ticket)) => Some(ticket),
+        Some(Entry::Answer(response)) => return Ok(response),
     };
     // A yes to an earlier question: another route answers.
     let route = match confirm::take(shared, &head.headers, facts.tenant_hash.as_deref(), &inbound).await? {
@@ -257,7 +261,7 @@ fn facts(
         trace,
         tracestate: tracestate.and_then(|state| http::HeaderValue::from_str(state).ok()),
         task_id: text(headers, &named::TASK).and_then(client_text),
-        run: None,
+        run: journal::named(headers),
         workflow_step: state.as_ref().and_then(|state| client_text(state.step.as_deref()?)),
         tenant_hash: caller.0.map(|key| key.short()),
         started: shared.clock.wall(),

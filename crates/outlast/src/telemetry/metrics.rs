@@ -106,6 +106,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// Calls with an `Idempotency-Key`.
     pub idempotency: IdempotencyMetrics,
+    /// Model calls that are steps of runs.
+    pub journal: IdempotencyMetrics,
     /// What else lives in the store.
     pub durable: DurableMetrics,
     series: Mutex<Series>,
@@ -138,6 +140,7 @@ impl Metrics {
             file_errors: Counter::default(),
             store: StoreMetrics::default(),
             idempotency: IdempotencyMetrics::default(),
+            journal: IdempotencyMetrics::default(),
             durable: DurableMetrics::default(),
             series: Mutex::new(Series::default()),
             started: clock.wall(),
@@ -165,6 +168,7 @@ impl Metrics {
         expose_targets(&mut out, targets);
         self.expose_own(&mut out);
         durable::expose(&mut out, &self.store, &self.idempotency, &self.durable);
+        durable::expose_journal(&mut out, &self.journal);
         expose_process(&mut out, &Process::look(), self.started);
         out.finish()
     }

@@ -6,11 +6,11 @@ use super::{
         body::{Out, Outlet},
         cache,
         exchange::Exchange,
-        idempotency::End,
         inner::Answered,
         notes::{self, Story},
         reply_head,
         serve::{self, Denial},
+        ticket::{End, Ticket},
     },
     Driver, Ending,
     beside::Prepared,
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use outlast_engine::{RetryAdvice, Source};
 use outlast_model::{
-    Failure, FailureReport,
+    Failure, FailureReport, Usd,
     policy::{BackstopKind, BackstopName},
     record::Role,
 };
@@ -137,6 +137,10 @@ impl Driver {
         if notes.is_none() {
             deferral.said.text = with_facts(&deferral.said.text, &deferral.facts);
         }
+        // A run's journal keeps answers: the step is asked again until there is one.
+        if self.ticket.as_ref().is_some_and(Ticket::is_step) {
+            self.ticket = None;
+        }
         // A question is an answer to the client; a promise is none yet.
         let status = match record.backstop.as_ref().map(|backstop| backstop.kind) {
             Some(BackstopName::Confirm) => {
@@ -181,7 +185,7 @@ impl Driver {
     /// The last thing a client gets that has got nothing yet.
     async fn conclude(&mut self, response: Response<Bytes>, outlet: &Outlet<Out>) {
         let response = match self.ticket.take() {
-            Some(ticket) => match ticket.done(End::Whole(&response)).await {
+            Some(ticket) => match ticket.done(End::Whole(&response), self.cost()).await {
                 Ok(()) => response,
                 Err(denial) => self.denied(denial),
             },
@@ -191,6 +195,11 @@ impl Driver {
         outlet.put(Out::Whole(response)).await;
     }
 
+    /// What the call has cost.
+    fn cost(&self) -> Usd {
+        self.record.as_deref().map_or(Usd::ZERO, |record| record.cost)
+    }
+
     fn denied(&self, denial: Denial) -> Response<Bytes> {
         serve::refusal(&self.shared, self.inbound.dialect(), &self.facts.request_id, denial)
     }
@@ -198,7 +207,7 @@ impl Driver {
     /// Gives the rest of a target's own stream, and its end.
     async fn end_stream(&mut self, attempt: u8, notes: Option<String>, outlet: &Outlet<Out>) {
         let Some(mut exchange) = self.lanes.take(attempt) else { return self.keep(StatusCode::OK) };
-        let parts = (exchange.take_ready(), exchange.take_terminal());
+        let parts = (exchange.take_rest(), exchange.take_terminal());
         match &self.ticket {
             Some(_) => {
                 let said = exchange.said().unwrap_or_else(|| Said::text("", "", ""));
@@ -227,7 +236,7 @@ impl Driver {
                 reply_head::promise(whole.headers_mut(), location.as_deref(), *retry_after);
             }
             let end = End::Stream { said, head: &whole, notes: notes.as_deref() };
-            if let Err(denial) = ticket.done(end).await {
+            if let Err(denial) = ticket.done(end, record.cost).await {
                 return self.undone(denial, outlet).await;
             }
         }

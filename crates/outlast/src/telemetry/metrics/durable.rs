@@ -79,6 +79,15 @@ pub struct DurableMetrics {
     pub golden_unanswered: Counter,
 }
 
+/// Model calls that are steps of runs.
+pub(super) fn expose_journal(out: &mut Exposition, journal: &IdempotencyMetrics) {
+    out.counter("outlast_journal_calls_total", "Model calls that are steps of runs, by what became of them.");
+    out.sample(&[("result", "executed")], journal.executed.get());
+    out.sample(&[("result", "replayed")], journal.replayed.get());
+    out.sample(&[("result", "in_flight")], journal.in_flight.get());
+    out.sample(&[("result", "mismatched")], journal.mismatched.get());
+}
+
 pub(super) fn expose(
     out: &mut Exposition,
     store: &StoreMetrics,
