@@ -1,9 +1,10 @@
-//! The project's own tasks: `cargo xtask test` and `cargo xtask bench`.
+//! The project's own tasks: `cargo xtask test`, `bench`, `crash` and so on.
 //!
 //! Everything a contributor or the CI runs goes through here, so that both run the same thing.
 
 mod bench;
 mod clients;
+mod crash;
 mod prices;
 mod process;
 mod test;
@@ -18,6 +19,9 @@ usage: cargo xtask <task>
   bench [--quick] [--rounds N] [--only PHASE]... [--null] [--no-build] [--record]
                                     the gateway against a bare hyper proxy; --null: a second proxy instead of the
                                     gateway, to see the noise; --record writes docs/performance.md
+  crash [--runs N] [--servers N] [--workers N] [--seconds N] [--seed N] [--ledger-only] [--no-build]
+                                    durable runs under SIGKILL, SIGSTOP and failpoints, counted by the world outside;
+                                    then the same with blind retry, which has to be found out
   vendor-prices [--check]           prices and context windows of the embedded catalogue, from genai-prices
 ";
 
@@ -28,8 +32,10 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["clients", rest @ ..] => clients::run_alone(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["crash", rest @ ..] => crash::run(rest),
         ["vendor-prices", rest @ ..] => prices::run(rest),
-        // Hidden: the processes that `bench` starts.
+        // Hidden: the processes that `bench` and `crash` start.
+        ["crash-worker", rest @ ..] => crash::work(rest),
         ["bench-upstream", address] => bench::servers::upstream(address),
         ["bench-proxy", address, upstream] => bench::servers::proxy(address, upstream),
         _ => Err(USAGE.to_owned()),

@@ -69,6 +69,11 @@ impl Running {
         Err(format!("{} did not answer GET {path} within 15 s:\n{}", self.name, self.log_tail()))
     }
 
+    /// Whether it still runs.
+    pub(crate) fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
