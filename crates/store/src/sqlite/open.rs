@@ -57,7 +57,7 @@ impl Opening<'_> {
 
     fn prepare_writer(&self, db: &mut Connection) -> Outcome<()> {
         db.busy_timeout(self.busy)?;
-        db.set_prepared_statement_cache_capacity(96);
+        db.set_prepared_statement_cache_capacity(192);
         // Before anything is written to a file that is not ours.
         migrate::head(db, self.place)?;
         db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;")?;
