@@ -35,21 +35,29 @@ impl Server {
 
     /// The same, in a folder that an earlier one may have used.
     pub(crate) async fn start_in(folder: tempfile::TempDir, toml: &str) -> Server {
-        Server::launch(folder, toml, usize::MAX).await
+        Server::launch(folder, toml, usize::MAX, None).await
     }
 
     /// The same, but nobody reads its log after the first line.
     pub(crate) async fn start_unread(toml: &str) -> Server {
-        Server::launch(tempfile::tempdir().unwrap(), toml, 1).await
+        Server::launch(tempfile::tempdir().unwrap(), toml, 1, None).await
     }
 
-    async fn launch(folder: tempfile::TempDir, toml: &str, lines: usize) -> Server {
+    /// The same as [`Server::start_in`], but it aborts at these failpoints: `ledger.intent:2,tool.sent:0.1`.
+    pub(crate) async fn start_failing(folder: tempfile::TempDir, toml: &str, failpoints: &str) -> Server {
+        Server::launch(folder, toml, usize::MAX, Some(failpoints)).await
+    }
+
+    async fn launch(folder: tempfile::TempDir, toml: &str, lines: usize, failpoints: Option<&str>) -> Server {
         let file = folder.path().join("outlast.toml");
         std::fs::write(&file, complete(toml)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
         command.arg("serve").arg("--config").arg(&file).current_dir(folder.path());
         for name in ["CALLER_ONE", "CALLER_TWO", "ADMIN_TOKEN", "KEY_ZERO", "KEY_ONE", "ALERT_SECRET", "DATA_KEY"] {
             command.env(name, rig::env(name).unwrap());
+        }
+        if let Some(failpoints) = failpoints {
+            command.env(outlast::failpoint::VARIABLE, failpoints);
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -83,6 +91,18 @@ impl Server {
         self.exit().await;
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
         Server::start_in(folder, toml).await
+    }
+
+    /// Waits until it has died by itself, as at a failpoint, and starts another one on the same folder.
+    pub(crate) async fn died_and_restart(mut self, toml: &str) -> Server {
+        self.exit().await;
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Server::start_in(folder, toml).await
+    }
+
+    /// Whether it still lives.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {
