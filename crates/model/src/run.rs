@@ -276,6 +276,18 @@ pub enum EscalationKind {
 }
 
 impl EscalationKind {
+    /// Every kind.
+    pub const ALL: [EscalationKind; 8] = [
+        EscalationKind::Call,
+        EscalationKind::Approval,
+        EscalationKind::UnknownEffect,
+        EscalationKind::Exhausted,
+        EscalationKind::LowConfidence,
+        EscalationKind::Poison,
+        EscalationKind::Human,
+        EscalationKind::Compensation,
+    ];
+
     /// The kind's name in API and docs.
     pub const fn name(self) -> &'static str {
         match self {

@@ -189,6 +189,7 @@ impl Facts {
 
     fn health(&self, limits: &Limits, now: Wall) -> StoreHealth {
         let queue = self.queue.depth(now);
+        let (notices_pending, notices_given_up) = self.escalations.notices.counts(limits, now);
         let (deliveries_pending, deliveries_given_up) = self.deliveries.counts(limits, now);
         StoreHealth {
             backend: "memory",
@@ -201,6 +202,8 @@ impl Facts {
             escalations_open: self.escalations.open_count(),
             deliveries_pending,
             deliveries_given_up,
+            notices_pending,
+            notices_given_up,
             ..StoreHealth::default()
         }
     }

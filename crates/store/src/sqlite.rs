@@ -3,6 +3,7 @@
 //! [`writer`] is the one thread that writes, with one commit for all that waits; [`readers`] read beside it. The
 //! domains' statements are in the files of their names. Several processes may have the same file open.
 
+mod audit;
 mod backup;
 mod cache;
 mod calls;
@@ -12,6 +13,7 @@ mod deliveries;
 mod escalations;
 mod fault;
 mod migrate;
+mod notices;
 mod open;
 mod people;
 mod queue;

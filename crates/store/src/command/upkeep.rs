@@ -44,6 +44,10 @@ pub struct StoreHealth {
     pub deliveries_pending: u64,
     /// Webhook deliveries given up, of requests still kept.
     pub deliveries_given_up: u64,
+    /// Notices of escalations to be sent.
+    pub notices_pending: u64,
+    /// Notices given up, of escalations still kept.
+    pub notices_given_up: u64,
 }
 
 /// A backup was made and checked.

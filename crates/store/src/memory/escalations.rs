@@ -284,7 +284,7 @@ impl Escalations {
     ) -> Vec<Notice> {
         let claimed = self.notices.due(command, epochs, limits, now);
         let notice = |claimed: super::notices::Claimed| {
-            let row = self.rows.get(&claimed.escalation)?;
+            let row = self.rows.get(&claimed.escalation).filter(|row| !row.gone(limits, now))?;
             Some(Notice {
                 channel: claimed.channel,
                 about: claimed.about,

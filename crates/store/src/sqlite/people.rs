@@ -1,16 +1,19 @@
 //! What waits for a person.
 
-use super::{SqliteStore, escalations};
+use super::{
+    SqliteStore, audit,
+    cx::Cx,
+    escalations::{self, Waits},
+    fault::Outcome,
+    notices,
+};
 use crate::{
     Answer, AuditFilter, AuditPage, AuditVerified, DecideEscalation, Decided, DueEscalation, DueEscalations,
     DueNotices, Escalation, EscalationFilter, EscalationMoved, EscalationPage, Fenced, Notice, Noticed, OpenEscalation,
     Opened, Page, PeopleStore, Retried, RetryNotice, StoreError,
 };
-use std::{future, sync::Arc};
-
-fn not_yet<T: Send + 'static>() -> Answer<T> {
-    Box::pin(future::ready(Err(StoreError::Unsupported { what: "do that yet" })))
-}
+use outlast_engine::run::escalate;
+use std::sync::Arc;
 
 impl PeopleStore for SqliteStore {
     fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened> {
@@ -26,34 +29,57 @@ impl PeopleStore for SqliteStore {
     }
 
     fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided> {
-        self.write(command.decision.len(), move |cx| escalations::decide(cx, &command))
+        let bytes = command.decision.len() + command.result.as_ref().map_or(0, |result| result.len());
+        self.write(bytes, move |cx| decide(cx, &command))
     }
 
-    fn due_escalations(&self, _: DueEscalations) -> Answer<Vec<DueEscalation>> {
-        not_yet()
+    fn due_escalations(&self, command: DueEscalations) -> Answer<Vec<DueEscalation>> {
+        self.write(0, move |cx| escalations::due(cx, &command))
     }
 
-    fn escalation_moved(&self, _: EscalationMoved) -> Answer<Fenced> {
-        not_yet()
+    fn escalation_moved(&self, command: EscalationMoved) -> Answer<Fenced> {
+        self.write(0, move |cx| escalations::moved(cx, &command))
     }
 
-    fn due_notices(&self, _: DueNotices) -> Answer<Vec<Notice>> {
-        not_yet()
+    fn due_notices(&self, command: DueNotices) -> Answer<Vec<Notice>> {
+        self.write(0, move |cx| notices::due(cx, &command))
     }
 
-    fn noticed(&self, _: Noticed) -> Answer<Fenced> {
-        not_yet()
+    fn noticed(&self, command: Noticed) -> Answer<Fenced> {
+        self.write(0, move |cx| notices::noticed(cx, &command))
     }
 
-    fn retry_notice(&self, _: RetryNotice) -> Answer<Retried> {
-        not_yet()
+    fn retry_notice(&self, command: RetryNotice) -> Answer<Retried> {
+        self.write(0, move |cx| notices::retry(cx, &command))
     }
 
-    fn audit(&self, _: AuditFilter, _: Page) -> Answer<AuditPage> {
-        not_yet()
+    fn audit(&self, filter: AuditFilter, page: Page) -> Answer<AuditPage> {
+        self.readers.ask(move |cx| audit::list(cx, &filter, page))
     }
 
     fn verify_audit(&self) -> Answer<AuditVerified> {
-        not_yet()
+        self.work(|db, around| super::readers::read(db, around, audit::verify))
+    }
+}
+
+/// A person decides.
+fn decide(cx: Cx<'_>, command: &DecideEscalation) -> Outcome<Decided> {
+    let waits = match escalations::weigh(cx, command)? {
+        Ok(waits) => waits,
+        Err(decided) => return Ok(decided),
+    };
+    go_on(cx, &waits, command)?;
+    let DecideEscalation { id, by, verb, decision, .. } = command;
+    escalations::close(cx, id, by, *verb, decision)?;
+    Ok(Decided::Stands)
+}
+
+/// Lets what waits hear the decision.
+fn go_on(_: Cx<'_>, waits: &Waits, _: &DecideEscalation) -> Outcome<()> {
+    match waits.comes_to {
+        escalate::Decided::Answer => Ok(()),
+        escalate::Decided::Step(_) | escalate::Decided::WakeRun | escalate::Decided::CancelRun => {
+            Err(StoreError::Unsupported { what: "decide about runs yet" }.into())
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! Sweeps, health and the full check.
 
 use super::{
-    cache, calls, confirmations,
+    audit, cache, calls, confirmations,
     cx::{Cx, Kind},
     deliveries, escalations,
     fault::Outcome,
     migrate::SCHEMA_VERSION,
-    queue,
+    notices, queue,
 };
 use crate::{Checked, StoreHealth, Swept, seal::Owner};
 use rusqlite::types::ValueRef;
@@ -44,6 +44,7 @@ fn give_back(cx: Cx<'_>) -> Outcome<()> {
 /// Everything that the file itself knows of its health.
 pub(super) fn health(cx: Cx<'_>) -> Outcome<StoreHealth> {
     let (queue_waiting, queue_running, oldest) = queue::depth(cx)?;
+    let (notices_pending, notices_given_up) = notices::counts(cx)?;
     let (deliveries_pending, deliveries_given_up) = deliveries::counts(cx)?;
     Ok(StoreHealth {
         backend: "sqlite",
@@ -57,6 +58,8 @@ pub(super) fn health(cx: Cx<'_>) -> Outcome<StoreHealth> {
         escalations_open: escalations::open_count(cx)?,
         deliveries_pending,
         deliveries_given_up,
+        notices_pending,
+        notices_given_up,
         ..StoreHealth::default()
     })
 }
@@ -79,6 +82,9 @@ pub(super) fn check(cx: Cx<'_>) -> Outcome<Checked> {
     }
     for (sql, table, column) in PAYLOADS {
         payloads(cx, sql, (table, column), &mut checked)?;
+    }
+    if let Some((number, why)) = audit::verify(cx)?.broken {
+        checked.faults.push(format!("entry {number} of the audit log: {why}").into());
     }
     checked.faults.truncate(FAULTS);
     Ok(checked)
