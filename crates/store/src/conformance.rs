@@ -8,10 +8,12 @@
 //! Both are driven by the caller's runtime and need no test framework, so that a back end can be held to them anywhere.
 
 mod history;
+mod people;
 mod scenarios;
 mod see;
 
-pub use history::{CacheOp, CallOp, ConfirmOp, EscalationOp, Op, OutboxOp, QueueOp, history};
+pub use history::{CacheOp, CallOp, ConfirmOp, Op, OutboxOp, QueueOp, history};
+pub use people::EscalationOp;
 pub use scenarios::{Bench, Check, SCENARIOS, Scenario};
 pub use see::Seen;
 

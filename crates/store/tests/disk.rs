@@ -104,8 +104,8 @@ fn a_disk_that_fails_in_a_commit_leaves_it_unknown_and_loses_nothing() {
     }
     let home = tempfile::tempdir().unwrap();
     let mut shell = Command::new("sh");
-    // Files may not grow over 500 KiB; the signal that would end the process is ignored, so that writes fail.
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "sh"]);
+    // Files may not grow over a megabyte; the signal that would end the process is ignored, so that writes fail.
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 2000; exec \"$@\"", "sh"]);
     let ended = continued(test, home.path(), &mut shell);
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     let output = String::from_utf8(ended.stdout).unwrap();

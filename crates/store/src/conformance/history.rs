@@ -3,6 +3,7 @@
 //! Commands name small numbers, so that they meet: the same keys, the same requests, claims made a few commands ago. A
 //! claim is named by how many claims ago it was made, so that a history can be cut anywhere and still makes sense.
 
+use super::people::{EscalationOp, escalation_op};
 use fastrand::Rng;
 use std::time::Duration;
 
@@ -59,16 +60,6 @@ pub enum OutboxOp {
 pub enum CacheOp {
     Remember { tenant: u8, route: u8, fingerprint: u8, size: u8, keep: Duration },
     Recall { tenant: u8, route: u8, fingerprint: u8, max_age: Duration },
-}
-
-/// Escalations.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "each is the command of its name")]
-pub enum EscalationOp {
-    Open { tenant: u8, id: u8, size: u8 },
-    List { tenant: Option<u8>, open_only: bool, size: u32 },
-    Get { id: u8 },
-    Decide { id: u8, by: u8, size: u8 },
 }
 
 /// Questions to users.
@@ -160,17 +151,6 @@ fn cache_op(rng: &mut Rng) -> CacheOp {
     }
 }
 
-fn escalation_op(rng: &mut Rng) -> EscalationOp {
-    match rng.u8(..9) {
-        0..3 => EscalationOp::Open { tenant: rng.u8(..3), id: rng.u8(..7), size: size(rng) },
-        3..5 => {
-            EscalationOp::List { tenant: rng.bool().then(|| rng.u8(..3)), open_only: rng.bool(), size: rng.u32(..4) }
-        }
-        5..7 => EscalationOp::Get { id: rng.u8(..7) },
-        _ => EscalationOp::Decide { id: rng.u8(..7), by: rng.u8(..2), size: rng.u8(..3) },
-    }
-}
-
 fn confirm_op(rng: &mut Rng) -> ConfirmOp {
     let (token, tenant, fingerprint) = (rng.u8(..6), rng.u8(..3), rng.u8(..2));
     if rng.bool() {
@@ -191,20 +171,20 @@ fn jump(rng: &mut Rng) -> i64 {
     }
 }
 
-fn short(rng: &mut Rng) -> Duration {
+pub(super) fn short(rng: &mut Rng) -> Duration {
     Duration::from_millis([0, 40, 300, 1_000, 4_000][rng.usize(..5)])
 }
 
-fn long(rng: &mut Rng) -> Duration {
+pub(super) fn long(rng: &mut Rng) -> Duration {
     Duration::from_millis([0, 500, 2_000, 10_000, 60_000, 60_000][rng.usize(..6)])
 }
 
 /// Mostly the last claim, sometimes one long lost.
-fn recent(rng: &mut Rng) -> u8 {
+pub(super) fn recent(rng: &mut Rng) -> u8 {
     if rng.u8(..3) == 0 { rng.u8(..8) } else { 0 }
 }
 
 /// Bytes of payload; now and then one too many.
-fn size(rng: &mut Rng) -> u8 {
+pub(super) fn size(rng: &mut Rng) -> u8 {
     if rng.u8(..40) == 0 { 65 } else { rng.u8(..60) }
 }

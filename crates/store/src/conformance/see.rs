@@ -2,16 +2,17 @@
 
 use super::{
     Op, Subject,
-    history::{CacheOp, CallOp, ConfirmOp, EscalationOp, OutboxOp, QueueOp},
+    history::{CacheOp, CallOp, ConfirmOp, OutboxOp, QueueOp},
+    people::{self, EscalationOp},
 };
 use crate::{
-    AskConfirmation, BeginCall, Begun, CallEnd, ClaimQueued, ClaimedItem, CompleteQueued, DecideEscalation, Decided,
-    Delivered, Delivery, DueDeliveries, EndCall, Enqueue, Enqueued, Epoch, Escalation, EscalationFilter,
-    EscalationSummary, FailQueued, Fenced, OpenEscalation, Opened, Page, Payload, QueuedView, Recall, ReleaseQueued,
-    Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Store, StoreError, StoreHealth, Swept,
+    AskConfirmation, AuditPage, AuditVerified, BeginCall, Begun, CallEnd, ClaimQueued, ClaimedItem, CompleteQueued,
+    Decided, Delivered, Delivery, DueDeliveries, DueEscalation, EndCall, Enqueue, Enqueued, Epoch, Escalation,
+    EscalationSummary, FailQueued, Fenced, Notice, Opened, Payload, QueuedView, Recall, ReleaseQueued, Remember,
+    Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Store, StoreError, StoreHealth, Swept,
     TakeConfirmation, Taken,
 };
-use outlast_model::{Failure, RouteId, TenantId, policy::Priority, run::Verb};
+use outlast_model::{RouteId, TenantId, policy::Priority};
 use std::sync::Arc;
 
 /// An answer, without what may differ between back ends: the epochs' numbers, the back end's own figures.
@@ -30,6 +31,10 @@ pub enum Seen {
     Escalations(Vec<EscalationSummary>),
     Escalation(Option<Box<Escalation>>),
     Decided(Decided),
+    Overdue(Vec<DueEscalation>),
+    Notices(Vec<Notice>),
+    Audit(AuditPage),
+    Verified(AuditVerified),
     Asked,
     Taken(Taken),
     Due(Vec<Delivery>),
@@ -48,13 +53,15 @@ pub(super) struct Player {
     calls: Vec<(TenantId, Arc<str>, Epoch)>,
     items: Vec<(Arc<str>, Epoch)>,
     deliveries: Vec<(Arc<str>, Epoch)>,
+    people: people::Claims,
     last_epoch: Epoch,
 }
 
 impl Player {
     pub(super) fn new(store: Box<dyn Store>) -> Self {
         let (calls, items, deliveries) = (Vec::new(), Vec::new(), Vec::new());
-        Player { store: Some(store), calls, items, deliveries, last_epoch: Epoch(0) }
+        let people = people::Claims::default();
+        Player { store: Some(store), calls, items, deliveries, people, last_epoch: Epoch(0) }
     }
 
     pub(super) fn reopen(&mut self, subject: &mut dyn Subject) {
@@ -75,7 +82,7 @@ impl Player {
             Op::Queue(op) => self.queue(store, op).await,
             Op::Outbox(op) => self.outbox(store, op).await,
             Op::Cache(op) => cache(store, op).await,
-            Op::Escalation(op) => escalation(store, op).await,
+            Op::Escalation(op) => self.people(store, op).await,
             Op::Confirm(op) => confirm(store, op).await,
             Op::Sweep { limit } => Ok(Seen::Swept(store.sweep(*limit).await?)),
             Op::Health => {
@@ -173,6 +180,14 @@ impl Player {
         }
     }
 
+    async fn people(&mut self, store: &dyn Store, op: &EscalationOp) -> Result<Seen, StoreError> {
+        let (mut seen, drawn) = self.people.play(store, op).await?;
+        for epoch in drawn {
+            seen = self.unless_stale(epoch, seen);
+        }
+        Ok(seen)
+    }
+
     fn unless_stale(&mut self, epoch: Epoch, seen: Seen) -> Seen {
         if epoch <= self.last_epoch {
             return Seen::StaleEpoch;
@@ -212,35 +227,6 @@ async fn cache(store: &dyn Store, op: &CacheOp) -> Result<Seen, StoreError> {
     }
 }
 
-async fn escalation(store: &dyn Store, op: &EscalationOp) -> Result<Seen, StoreError> {
-    match op {
-        EscalationOp::Open { tenant: who, id, size } => {
-            let command = OpenEscalation {
-                id: name("esc", *id),
-                tenant: tenant(*who),
-                route: route(*id),
-                request_id: (&*name("req", *id)).into(),
-                failure: Failure::Refusal,
-                question: name("May it go on?", *size),
-                payload: payload(*size),
-                answer_within: None,
-            };
-            Ok(Seen::Opened(store.open_escalation(command).await?))
-        }
-        EscalationOp::List { tenant: who, open_only, size } => {
-            Ok(Seen::Escalations(every_page(store, who.map(tenant), *open_only, *size).await?))
-        }
-        EscalationOp::Get { id } => Ok(Seen::Escalation(store.escalation(name("esc", *id)).await?.map(Box::new))),
-        EscalationOp::Decide { id, by, size } => {
-            let (id, by) = (name("esc", *id), name("person", *by));
-            let shown = store.escalation(id.clone()).await?.map_or([0; 32], |found| found.summary.shown);
-            let decision = payload(*size);
-            let command = DecideEscalation { id, by, verb: Verb::Edit, shown, result: None, decision };
-            Ok(Seen::Decided(store.decide_escalation(command).await?))
-        }
-    }
-}
-
 async fn confirm(store: &dyn Store, op: &ConfirmOp) -> Result<Seen, StoreError> {
     match op {
         ConfirmOp::Ask { token, tenant: who, fingerprint, expires_in } => {
@@ -258,48 +244,28 @@ async fn confirm(store: &dyn Store, op: &ConfirmOp) -> Result<Seen, StoreError> 
     }
 }
 
-/// All pages of the list, one after the other.
-async fn every_page(
-    store: &dyn Store,
-    tenant: Option<TenantId>,
-    open_only: bool,
-    size: u32,
-) -> Result<Vec<EscalationSummary>, StoreError> {
-    let filter = EscalationFilter { tenant, open_only, ..EscalationFilter::default() };
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.escalations(filter.clone(), Page { after, size }).await?;
-        all.extend(page.escalations);
-        if page.next.is_none() {
-            return Ok(all);
-        }
-        after = page.next;
-    }
-}
-
 fn failed(error: &StoreError) -> Seen {
     let share = if let StoreError::LimitReached { of_tenant, .. } = error { Some(*of_tenant) } else { None };
     Seen::Failed(error.name(), share)
 }
 
 /// The claim made so many claims ago.
-fn ago<T: Clone>(claims: &[T], ago: u8) -> Option<T> {
+pub(super) fn ago<T: Clone>(claims: &[T], ago: u8) -> Option<T> {
     claims.iter().rev().nth(usize::from(ago)).cloned()
 }
 
-fn tenant(number: u8) -> TenantId {
+pub(super) fn tenant(number: u8) -> TenantId {
     TenantId::new(&*name("tenant", number))
 }
 
-fn route(number: u8) -> RouteId {
+pub(super) fn route(number: u8) -> RouteId {
     RouteId::new(&*name("route", number))
 }
 
-fn name(what: &str, number: u8) -> Arc<str> {
+pub(super) fn name(what: &str, number: u8) -> Arc<str> {
     format!("{what}-{number}").into()
 }
 
-fn payload(size: u8) -> Payload {
+pub(super) fn payload(size: u8) -> Payload {
     Payload::from((0..size).map(|byte| byte.wrapping_mul(7).wrapping_add(size)).collect::<Vec<u8>>())
 }
