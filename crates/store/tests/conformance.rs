@@ -56,7 +56,8 @@ fn histories_meet_every_kind_of_answer() {
         .flat_map(|answer| words(&format!("{answer:?}")))
         .collect();
     let expected = "Execute Replay InFlight Mismatch Held Lost Queued Full Waiting Running Done Failed Expired \
-                    Remembered Open Decided Stands Already Unknown Yes Later GivenUp limit_reached too_large taken";
+                    Remembered Open Decided Stands Already Changed NotOffered Unknown \
+                    Overdue Notices Opened Reminder NextLevel Audited Verified Yes Later GivenUp limit_reached too_large taken";
     let missing: Vec<_> = expected.split_whitespace().filter(|word| !seen.contains(*word)).collect();
     assert_eq!(missing, [""; 0]);
 }

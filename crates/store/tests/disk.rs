@@ -63,7 +63,7 @@ fn a_disk_that_is_really_full_loses_nothing_and_serves_again() {
             "-rm",
             "sh",
             "-c",
-            "mount -t tmpfs -o size=3m none \"$OUTLAST_TEST_SMALL_HOME\" && exec \"$@\"",
+            "mount -t tmpfs -o size=4m none \"$OUTLAST_TEST_SMALL_HOME\" && exec \"$@\"",
             "sh",
         ]);
         let may = Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success());

@@ -90,7 +90,7 @@ fn a_full_disk_fails_the_command_that_needs_room_and_nothing_else() {
 fn a_disk_that_was_full_serves_again_once_there_is_room() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("store.db");
-    let options = SqliteOptions { max_bytes: Some(400_000), ..options(Limits::FILE) };
+    let options = SqliteOptions { max_bytes: Some(600_000), ..options(Limits::FILE) };
     let clock = ManualClock::start();
     let store = SqliteStore::open(&path, options, clock.clone()).unwrap();
     let mut kept = 0;

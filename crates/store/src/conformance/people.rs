@@ -36,7 +36,7 @@ pub(super) fn escalation_op(rng: &mut Rng) -> EscalationOp {
     match rng.u8(..26) {
         0..5 => EscalationOp::Open {
             tenant: rng.u8(..3),
-            id: rng.u8(..7),
+            id: rng.u8(..5),
             size: size(rng),
             within: rng.bool().then(|| long(rng)),
         },
@@ -47,9 +47,9 @@ pub(super) fn escalation_op(rng: &mut Rng) -> EscalationOp {
             kind: (rng.u8(..4) == 0).then(|| rng.u8(..2)),
             size: rng.u32(..4),
         },
-        7..9 => EscalationOp::Get { id: rng.u8(..7) },
+        7..9 => EscalationOp::Get { id: rng.u8(..5) },
         9..13 => EscalationOp::Decide {
-            id: rng.u8(..7),
+            id: rng.u8(..5),
             by: rng.u8(..2),
             verb: [1, 1, 1, 8, 8, 4][rng.usize(..6)],
             stale: rng.u8(..8) == 0,
@@ -68,7 +68,7 @@ pub(super) fn escalation_op(rng: &mut Rng) -> EscalationOp {
         23 => EscalationOp::Retry { claim: recent(rng), after: short(rng) },
         24 => EscalationOp::Audit {
             who: rng.bool().then(|| rng.u8(..2)),
-            subject: rng.bool().then(|| rng.u8(..7)),
+            subject: rng.bool().then(|| rng.u8(..5)),
             size: rng.u32(..4),
         },
         _ => EscalationOp::Verify,

@@ -11,11 +11,8 @@ use super::fault::{Fault, Outcome};
 pub(super) const APPLICATION_ID: i64 = 0x4f75_7453;
 
 /// Every version's statements, the first version first. A released one is never edited: its checksum stands in files.
-const STEPS: &[&str] = &[
-    include_str!("migrations/0001.sql"),
-    include_str!("migrations/0002.sql"),
-    include_str!("migrations/0003.sql"),
-];
+const STEPS: &[&str] =
+    &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql"), include_str!("migrations/0003.sql")];
 
 /// The version this build writes. A file with a higher one is refused.
 pub const SCHEMA_VERSION: i64 = STEPS.len() as i64;
