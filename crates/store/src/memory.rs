@@ -8,12 +8,17 @@ mod cache;
 mod calls;
 mod confirmations;
 mod deliveries;
+mod effects;
 mod escalations;
+mod inbox;
 mod notices;
 mod people;
 mod queue;
 mod run_store;
+mod runs;
+mod steps;
 mod tally;
+mod workers;
 
 use crate::{
     Answer, AskConfirmation, Asked, BackedUp, BeginCall, Begun, Checked, ClaimQueued, ClaimedItem, Clock,
@@ -47,6 +52,9 @@ struct Facts {
     cache: cache::Cache,
     escalations: escalations::Escalations,
     confirmations: confirmations::Confirmations,
+    runs: runs::Runs,
+    effects: effects::Effects,
+    workers: workers::Workers,
 }
 
 /// The source of claims' numbers.
@@ -67,7 +75,7 @@ impl MemoryStore {
     }
 
     /// Carries out one command under the lock.
-    fn run<T: Send + 'static>(
+    fn transact<T: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Facts, &Limits, Wall) -> Result<T, StoreError>,
     ) -> Answer<T> {
@@ -80,27 +88,27 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn begin_call(&self, command: BeginCall) -> Answer<Begun> {
-        self.run(|facts, limits, now| facts.calls.begin(command, &mut facts.epochs, limits, now))
+        self.transact(|facts, limits, now| facts.calls.begin(command, &mut facts.epochs, limits, now))
     }
 
     fn renew_call(&self, command: RenewCall) -> Answer<Fenced> {
-        self.run(|facts, _, now| Ok(facts.calls.renew(&command, now)))
+        self.transact(|facts, _, now| Ok(facts.calls.renew(&command, now)))
     }
 
     fn end_call(&self, command: EndCall) -> Answer<Fenced> {
-        self.run(|facts, limits, now| facts.calls.end(command, limits, now))
+        self.transact(|facts, limits, now| facts.calls.end(command, limits, now))
     }
 
     fn enqueue(&self, command: Enqueue) -> Answer<Enqueued> {
-        self.run(|facts, limits, now| facts.queue.enqueue(command, &mut facts.deliveries, limits, now))
+        self.transact(|facts, limits, now| facts.queue.enqueue(command, &mut facts.deliveries, limits, now))
     }
 
     fn claim_queued(&self, command: ClaimQueued) -> Answer<Option<ClaimedItem>> {
-        self.run(|facts, _, now| Ok(facts.queue.claim(&command, &mut facts.epochs, now)))
+        self.transact(|facts, _, now| Ok(facts.queue.claim(&command, &mut facts.epochs, now)))
     }
 
     fn renew_queued(&self, command: RenewQueued) -> Answer<Fenced> {
-        self.run(|facts, _, now| Ok(facts.queue.renew(&command, now)))
+        self.transact(|facts, _, now| Ok(facts.queue.renew(&command, now)))
     }
 
     fn complete_queued(&self, command: CompleteQueued) -> Answer<Fenced> {
@@ -114,47 +122,49 @@ impl Store for MemoryStore {
     }
 
     fn release_queued(&self, command: ReleaseQueued) -> Answer<Fenced> {
-        self.run(|facts, _, now| Ok(facts.queue.release(&command, now)))
+        self.transact(|facts, _, now| Ok(facts.queue.release(&command, now)))
     }
 
     fn queued(&self, tenant: TenantId, id: Arc<str>) -> Answer<Option<QueuedView>> {
-        self.run(|facts, limits, now| Ok(facts.queue.view(&tenant, &id, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.queue.view(&tenant, &id, limits, now)))
     }
 
     fn remember(&self, command: Remember) -> Answer<()> {
-        self.run(|facts, limits, now| facts.cache.remember(command, limits, now))
+        self.transact(|facts, limits, now| facts.cache.remember(command, limits, now))
     }
 
     fn recall(&self, question: Recall) -> Answer<Option<Remembered>> {
-        self.run(|facts, _, now| Ok(facts.cache.recall(question, now)))
+        self.transact(|facts, _, now| Ok(facts.cache.recall(question, now)))
     }
 
     fn ask_confirmation(&self, command: AskConfirmation) -> Answer<Asked> {
-        self.run(|facts, limits, now| facts.confirmations.ask(command, limits, now))
+        self.transact(|facts, limits, now| facts.confirmations.ask(command, limits, now))
     }
 
     fn take_confirmation(&self, command: TakeConfirmation) -> Answer<Taken> {
-        self.run(|facts, limits, now| Ok(facts.confirmations.take(&command, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.confirmations.take(&command, limits, now)))
     }
 
     fn due_deliveries(&self, command: DueDeliveries) -> Answer<Vec<Delivery>> {
-        self.run(|facts, limits, now| Ok(facts.deliveries.due(&command, &facts.queue, &mut facts.epochs, limits, now)))
+        self.transact(|facts, limits, now| {
+            Ok(facts.deliveries.due(&command, &facts.queue, &mut facts.epochs, limits, now))
+        })
     }
 
     fn delivered(&self, command: Delivered) -> Answer<Fenced> {
-        self.run(|facts, _, _| Ok(facts.deliveries.delivered(&command)))
+        self.transact(|facts, _, _| Ok(facts.deliveries.delivered(&command)))
     }
 
     fn retry_delivery(&self, command: RetryDelivery) -> Answer<Retried> {
-        self.run(|facts, limits, now| Ok(facts.deliveries.retry(&command, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.deliveries.retry(&command, limits, now)))
     }
 
     fn sweep(&self, limit: u32) -> Answer<Swept> {
-        self.run(|facts, limits, now| Ok(facts.sweep(limit, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.sweep(limit, limits, now)))
     }
 
     fn health(&self) -> Answer<StoreHealth> {
-        self.run(|facts, limits, now| Ok(facts.health(limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.health(limits, now)))
     }
 
     fn backup(&self, _: PathBuf) -> Answer<BackedUp> {
@@ -162,13 +172,15 @@ impl Store for MemoryStore {
     }
 
     fn check(&self) -> Answer<Checked> {
-        self.run(|_, _, _| Ok(Checked::default()))
+        self.transact(|_, _, _| Ok(Checked::default()))
     }
 }
 
 impl MemoryStore {
     fn finish(&self, id: Arc<str>, epoch: Epoch, end: queue::End, payload: Payload) -> Answer<Fenced> {
-        self.run(|facts, limits, now| facts.queue.finish(&id, epoch, end, payload, &mut facts.deliveries, limits, now))
+        self.transact(|facts, limits, now| {
+            facts.queue.finish(&id, epoch, end, payload, &mut facts.deliveries, limits, now)
+        })
     }
 }
 
@@ -184,6 +196,9 @@ impl Facts {
         self.cache.purge(&mut left, now);
         self.confirmations.purge(&mut left, limits, now);
         self.escalations.purge(&mut left, limits, now);
+        self.runs.purge(&mut left, limits, now);
+        self.effects.purge(&mut left, &self.runs, limits, now);
+        self.workers.purge(&mut left, limits, now);
         Swept { expired: expired.into(), removed: (before - expired - left).into(), more: left == 0 }
     }
 

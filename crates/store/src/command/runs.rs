@@ -149,6 +149,8 @@ pub struct RunView {
     pub unclaimed: bool,
     /// Where it stands. One whose lease ran out is still `running` until it is claimed: `lease_until` tells.
     pub state: RunState,
+    /// When it came to that state, or was claimed last.
+    pub since: Wall,
     /// Its last claim.
     pub epoch: Epoch,
     /// Who claimed it last.
@@ -426,6 +428,17 @@ pub struct WorkerView {
     pub holds: Vec<(RunRef, Option<Arc<str>>)>,
 }
 
+impl WorkerView {
+    /// More workers are never given at once.
+    pub const AT_ONCE: usize = 1_000;
+    /// More workers are never kept: another one is refused with [`crate::StoreError::LimitReached`].
+    pub const MOST: usize = 10_000;
+    /// More of the runs it holds are never told.
+    pub const HOLDS: usize = 100;
+    /// A worker is forgotten when it has not been seen for so many times [`crate::Limits::worker_gone`].
+    pub const KEPT: u32 = 60;
+}
+
 /// What waits and what is late, for the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueDepth {
@@ -435,7 +448,7 @@ pub struct QueueDepth {
     pub workflow: Arc<str>,
     /// Which version.
     pub version: Arc<str>,
-    /// Runs that could be claimed now.
+    /// Runs that could be claimed now, lost ones among them.
     pub due: u64,
     /// Since when the oldest of them could be.
     pub oldest_due: Option<Wall>,
@@ -447,4 +460,9 @@ pub struct QueueDepth {
     pub waiting: u64,
     /// Runs that wait for a person.
     pub parked: u64,
+}
+
+impl QueueDepth {
+    /// More of them are never given at once.
+    pub const AT_ONCE: usize = 1_000;
 }

@@ -12,47 +12,47 @@ use std::sync::Arc;
 
 impl PeopleStore for MemoryStore {
     fn open_escalation(&self, command: OpenEscalation) -> Answer<Opened> {
-        self.run(|facts, limits, now| facts.escalations.open(command, limits, now))
+        self.transact(|facts, limits, now| facts.escalations.open(command, limits, now))
     }
 
     fn escalations(&self, filter: EscalationFilter, page: Page) -> Answer<EscalationPage> {
-        self.run(|facts, limits, now| Ok(facts.escalations.list(&filter, page, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.escalations.list(&filter, page, limits, now)))
     }
 
     fn escalation(&self, id: Arc<str>) -> Answer<Option<Escalation>> {
-        self.run(|facts, limits, now| Ok(facts.escalations.get(&id, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.escalations.get(&id, limits, now)))
     }
 
     fn decide_escalation(&self, command: DecideEscalation) -> Answer<Decided> {
-        self.run(|facts, limits, now| facts.decide(command, limits, now))
+        self.transact(|facts, limits, now| facts.decide(command, limits, now))
     }
 
     fn due_escalations(&self, command: DueEscalations) -> Answer<Vec<DueEscalation>> {
-        self.run(|facts, _, now| Ok(facts.escalations.due(&command, &mut facts.epochs, now)))
+        self.transact(|facts, _, now| Ok(facts.escalations.due(&command, &mut facts.epochs, now)))
     }
 
     fn escalation_moved(&self, command: EscalationMoved) -> Answer<Fenced> {
-        self.run(|facts, _, now| Ok(facts.escalations.moved(&command, now)))
+        self.transact(|facts, _, now| Ok(facts.escalations.moved(&command, now)))
     }
 
     fn due_notices(&self, command: DueNotices) -> Answer<Vec<Notice>> {
-        self.run(|facts, limits, now| Ok(facts.escalations.due_notices(&command, &mut facts.epochs, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.escalations.due_notices(&command, &mut facts.epochs, limits, now)))
     }
 
     fn noticed(&self, command: Noticed) -> Answer<Fenced> {
-        self.run(|facts, _, _| Ok(facts.escalations.notices.noticed(&command)))
+        self.transact(|facts, _, _| Ok(facts.escalations.notices.noticed(&command)))
     }
 
     fn retry_notice(&self, command: RetryNotice) -> Answer<Retried> {
-        self.run(|facts, limits, now| Ok(facts.escalations.notices.retry(&command, limits, now)))
+        self.transact(|facts, limits, now| Ok(facts.escalations.notices.retry(&command, limits, now)))
     }
 
     fn audit(&self, filter: AuditFilter, page: Page) -> Answer<AuditPage> {
-        self.run(|facts, _, _| Ok(facts.escalations.audit.list(&filter, page)))
+        self.transact(|facts, _, _| Ok(facts.escalations.audit.list(&filter, page)))
     }
 
     fn verify_audit(&self) -> Answer<AuditVerified> {
-        self.run(|facts, _, _| Ok(facts.escalations.audit.verify()))
+        self.transact(|facts, _, _| Ok(facts.escalations.audit.verify()))
     }
 }
 

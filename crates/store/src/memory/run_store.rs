@@ -5,108 +5,104 @@ use crate::{
     Answer, BeatRun, Beaten, BeginStep, CancelRun, Cancelling, ClaimRun, ClaimUnknown, ClaimedRun, DrainWorker,
     EndStep, Fenced, FinishRun, JournalPage, MigrateRun, Page, Payload, Place, QueueDepth, ReleaseRun, RenewStep,
     RunEnd, RunFilter, RunPage, RunRef, RunStore, RunView, SeeWorker, SignalRun, Signalled, StartRun, Started,
-    StepBegun, StepEnded, StepView, StoreError, UnknownEffect, WaitRun, Waited, WorkerView,
+    StepBegun, StepEnded, StepView, UnknownEffect, WaitRun, Waited, WorkerView,
 };
 use outlast_model::Wall;
 
-fn not_yet<T: Send + 'static>() -> Answer<T> {
-    Box::pin(std::future::ready(Err(StoreError::Unsupported { what: "keep runs yet" })))
-}
-
 impl RunStore for MemoryStore {
-    fn start_run(&self, _: StartRun) -> Answer<Started> {
-        not_yet()
+    fn start_run(&self, command: StartRun) -> Answer<Started> {
+        self.transact(|facts, limits, now| facts.runs.start(command, limits, now))
     }
 
-    fn claim_run(&self, _: ClaimRun) -> Answer<Option<ClaimedRun>> {
-        not_yet()
+    fn claim_run(&self, command: ClaimRun) -> Answer<Option<ClaimedRun>> {
+        self.transact(|facts, limits, now| facts.claim_run(&command, limits, now))
     }
 
-    fn beat_run(&self, _: BeatRun) -> Answer<Beaten> {
-        not_yet()
+    fn beat_run(&self, command: BeatRun) -> Answer<Beaten> {
+        self.transact(|facts, limits, now| Ok(facts.beat_run(&command, limits, now)))
     }
 
-    fn wait_run(&self, _: WaitRun) -> Answer<Waited> {
-        not_yet()
+    fn wait_run(&self, command: WaitRun) -> Answer<Waited> {
+        self.transact(|facts, limits, now| facts.wait_run(command, limits, now))
     }
 
-    fn signal_run(&self, _: SignalRun) -> Answer<Signalled> {
-        not_yet()
+    fn signal_run(&self, command: SignalRun) -> Answer<Signalled> {
+        self.transact(|facts, limits, now| facts.signal_run(command, limits, now))
     }
 
-    fn release_run(&self, _: ReleaseRun) -> Answer<Fenced> {
-        not_yet()
+    fn release_run(&self, command: ReleaseRun) -> Answer<Fenced> {
+        self.transact(|facts, limits, now| Ok(facts.runs.release(&command, limits, now)))
     }
 
-    fn finish_run(&self, _: FinishRun) -> Answer<Fenced> {
-        not_yet()
+    fn finish_run(&self, command: FinishRun) -> Answer<Fenced> {
+        self.transact(|facts, limits, now| facts.runs.finish(command, limits, now))
     }
 
-    fn cancel_run(&self, _: CancelRun) -> Answer<Cancelling> {
-        not_yet()
+    fn cancel_run(&self, command: CancelRun) -> Answer<Cancelling> {
+        self.transact(|facts, limits, now| facts.cancel_run(&command, limits, now))
     }
 
-    fn migrate_run(&self, _: MigrateRun) -> Answer<Fenced> {
-        not_yet()
+    fn migrate_run(&self, command: MigrateRun) -> Answer<Fenced> {
+        self.transact(|facts, limits, now| facts.migrate_run(&command, limits, now))
     }
 
-    fn run(&self, _: RunRef) -> Answer<Option<RunView>> {
-        not_yet()
+    fn run(&self, run: RunRef) -> Answer<Option<RunView>> {
+        self.transact(|facts, limits, now| Ok(facts.runs.view(&run, limits, now)))
     }
 
-    fn run_input(&self, _: RunRef) -> Answer<Option<Payload>> {
-        not_yet()
+    fn run_input(&self, run: RunRef) -> Answer<Option<Payload>> {
+        self.transact(|facts, limits, now| Ok(facts.runs.input(&run, limits, now)))
     }
 
-    fn run_end(&self, _: RunRef) -> Answer<Option<RunEnd>> {
-        not_yet()
+    fn run_end(&self, run: RunRef) -> Answer<Option<RunEnd>> {
+        self.transact(|facts, limits, now| Ok(facts.runs.end(&run, limits, now)))
     }
 
-    fn runs(&self, _: RunFilter, _: Page) -> Answer<RunPage> {
-        not_yet()
+    fn runs(&self, filter: RunFilter, page: Page) -> Answer<RunPage> {
+        self.transact(|facts, limits, now| Ok(facts.runs.list(&filter, page, limits, now)))
     }
 
-    fn journal(&self, _: RunRef, _: i64, _: u32) -> Answer<JournalPage> {
-        not_yet()
+    fn journal(&self, run: RunRef, after: i64, limit: u32) -> Answer<JournalPage> {
+        self.transact(|facts, limits, now| Ok(facts.journal(&run, after, limit.max(1), limits, now)))
     }
 
-    fn begin_step(&self, _: BeginStep) -> Answer<StepBegun> {
-        not_yet()
+    fn begin_step(&self, command: BeginStep) -> Answer<StepBegun> {
+        self.transact(|facts, limits, now| facts.begin_step(command, limits, now))
     }
 
-    fn renew_step(&self, _: RenewStep) -> Answer<Fenced> {
-        not_yet()
+    fn renew_step(&self, command: RenewStep) -> Answer<Fenced> {
+        self.transact(|facts, limits, now| Ok(facts.renew_step(&command, limits, now)))
     }
 
-    fn end_step(&self, _: EndStep) -> Answer<StepEnded> {
-        not_yet()
+    fn end_step(&self, command: EndStep) -> Answer<StepEnded> {
+        self.transact(|facts, limits, now| facts.end_step(command, limits, now))
     }
 
-    fn step(&self, _: Place) -> Answer<Option<StepView>> {
-        not_yet()
+    fn step(&self, place: Place) -> Answer<Option<StepView>> {
+        self.transact(|facts, limits, now| Ok(facts.step(&place, limits, now)))
     }
 
-    fn claim_unknown(&self, _: ClaimUnknown) -> Answer<Vec<UnknownEffect>> {
-        not_yet()
+    fn claim_unknown(&self, command: ClaimUnknown) -> Answer<Vec<UnknownEffect>> {
+        self.transact(|facts, limits, now| facts.claim_unknown(&command, limits, now))
     }
 
-    fn see_worker(&self, _: SeeWorker) -> Answer<()> {
-        not_yet()
+    fn see_worker(&self, command: SeeWorker) -> Answer<()> {
+        self.transact(|facts, limits, now| facts.workers.see(command, limits, now))
     }
 
-    fn drain_worker(&self, _: DrainWorker) -> Answer<bool> {
-        not_yet()
+    fn drain_worker(&self, command: DrainWorker) -> Answer<bool> {
+        self.transact(|facts, limits, now| Ok(facts.workers.drain(&command, limits, now)))
     }
 
     fn workers(&self) -> Answer<Vec<WorkerView>> {
-        not_yet()
+        self.transact(|facts, limits, now| Ok(facts.worker_views(limits, now)))
     }
 
     fn depths(&self) -> Answer<Vec<QueueDepth>> {
-        not_yet()
+        self.transact(|facts, _, now| Ok(facts.depths(now)))
     }
 
     fn now(&self) -> Answer<Wall> {
-        not_yet()
+        self.transact(|_, _, now| Ok(now))
     }
 }
