@@ -57,6 +57,8 @@ pub(super) struct Inner {
 pub(super) struct Answered {
     /// The validated reply, or why there is none. What a degraded one is without is in the record.
     pub(super) result: Result<Said, FailureReport>,
+    /// The last reply that was judged, and not good enough.
+    pub(super) refused: Option<Said>,
     /// The actions in the reply that were not taken.
     pub(super) plan: Vec<Intent>,
     /// Its lineage. It has been kept already, except a vote's, which becomes part of its election's.

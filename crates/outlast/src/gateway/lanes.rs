@@ -1,6 +1,7 @@
 //! The exchanges of one call: mostly one, two while they race, and one more whose reply is kept for worse times.
 
 use super::exchange::{Exchange, Seen};
+use outlast_wire::compose::Said;
 
 /// At most two exchanges that may still speak, and one kept reply.
 #[derive(Default)]
@@ -45,6 +46,13 @@ impl Lanes {
     pub(super) fn get(&mut self, attempt: u8) -> Option<&mut Exchange> {
         let racing = [self.first.as_mut(), self.second.as_deref_mut(), self.kept.as_deref_mut()];
         racing.into_iter().flatten().find(|exchange| exchange.attempt == attempt)
+    }
+
+    /// What the latest of the complete replies says.
+    pub(super) fn last_said(&self) -> Option<Said> {
+        let lanes = [self.first.as_ref(), self.second.as_deref(), self.kept.as_deref()];
+        let said = lanes.into_iter().flatten().filter_map(|exchange| Some((exchange.attempt, exchange.said()?)));
+        said.max_by_key(|(attempt, _)| *attempt).map(|(_, said)| said)
     }
 
     /// Takes that attempt's exchange out.

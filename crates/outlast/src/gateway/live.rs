@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use outlast_engine::{BoundRoute, Fleet};
 use outlast_model::{
     Mono, RouteId, TargetId,
-    policy::{Contract, Dialect, Ranking, Route, StreamContract, TargetSpec, Tier, VoteSpread},
+    policy::{Contract, Dialect, Ranking, Route, RouteTarget, StreamContract, TargetSpec, Tier, VoteSpread},
 };
 use outlast_wire::{Adapt, Put, contract::Gates};
 use std::{collections::HashMap, sync::Arc};
@@ -59,6 +59,12 @@ impl LiveRoute {
         let votes = (0..votes).map(|at| fleet.bind(&vote(at))).collect();
         let validators = route.contract.validators.iter().filter_map(Validator::new).collect();
         LiveRoute { bound: fleet.bind(route), inner: fleet.bind(&inner), votes, gates, validators }
+    }
+
+    /// With this target alone, as a person chose it.
+    pub(super) fn only(&self, target: &TargetId, fleet: &mut Fleet) -> LiveRoute {
+        let targets = vec![RouteTarget { target: target.clone(), weight: 1 }];
+        LiveRoute::bind(&Route { targets, ..self.route().clone() }, self.gates.clone(), fleet)
     }
 
     /// As configured.

@@ -290,6 +290,7 @@ pub struct Gateway {
     store_task: JoinHandle<()>,
     golden_task: JoinHandle<()>,
     queue_workers: queue::Workers,
+    executors: runs::Executors,
 }
 
 impl Gateway {
@@ -345,9 +346,10 @@ impl Gateway {
         let store_task = tokio::spawn(store::look_after(shared.clone()));
         let golden_task = tokio::spawn(golden::watch(shared.clone()));
         let queue_workers = queue::Workers::start(&shared);
+        let executors = runs::Executors::start(&shared);
         store::refresh(&shared).await;
         let accepting = tokio::spawn(listen::accept(listener, workers, shared.clone(), door, watching));
-        Ok(Gateway { shared, address, phase, accepting, fleet_task, store_task, golden_task, queue_workers })
+        Ok(Gateway { shared, address, phase, accepting, fleet_task, store_task, golden_task, queue_workers, executors })
     }
 
     /// Where it listens.
@@ -383,7 +385,17 @@ impl Gateway {
     /// Stops: new connections and calls are refused, calls in flight finish, then records are flushed. Returns whether
     /// all of them finished within the config's `drain_timeout`.
     pub async fn stop(self) -> bool {
-        let Gateway { shared, phase, accepting, fleet_task, store_task, golden_task, queue_workers, address: _ } = self;
+        let Gateway {
+            shared,
+            phase,
+            accepting,
+            fleet_task,
+            store_task,
+            golden_task,
+            queue_workers,
+            executors,
+            address: _,
+        } = self;
         let patience = shared.live().config.server.drain_timeout;
         let begun = shared.clock.mono();
         shared.draining.store(true, Ordering::Relaxed);
@@ -395,7 +407,8 @@ impl Gateway {
             Err(_) => false,
         };
         golden_task.abort();
-        queue_workers.finish(patience.saturating_sub(shared.clock.mono().since(begun))).await;
+        let left = patience.saturating_sub(shared.clock.mono().since(begun));
+        tokio::join!(queue_workers.finish(left), executors.finish(left));
         fleet_task.abort();
         store_task.abort();
         // Whatever was handed over before is carried out before this.

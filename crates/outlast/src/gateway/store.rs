@@ -21,7 +21,7 @@ const SWEEP_ROWS: u32 = 500;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The tenant of callers without a key. No hash of a key is spelled so.
-const NOBODY: &str = "-";
+pub(super) const NOBODY: &str = "-";
 
 /// Whose rows a caller's are.
 pub(super) fn tenant(hash: Option<&str>) -> TenantId {

@@ -166,7 +166,7 @@ impl<'a> Booth<'a> {
 
     /// The class a vote is for; `None` when it does not count.
     async fn count(&mut self, answered: Answered) -> Option<usize> {
-        let Answered { result, plan, record } = answered;
+        let Answered { result, refused: _, plan, record } = answered;
         match result {
             Ok(said) => {
                 let text = ballot(&said, &plan);

@@ -371,14 +371,17 @@ impl Driver {
     pub(super) fn answered(&mut self) -> Option<Answered> {
         let record = self.record.clone()?;
         self.beside = None;
-        let mut plan = Vec::new();
+        let (mut plan, mut refused) = (Vec::new(), None);
         let result = match self.ending.take() {
             Some(Ending::Deliver(source)) => {
                 plan = self.plan(source);
                 let said = self.said(source);
                 said.ok_or_else(|| FailureReport::of(Failure::MalformedReply))
             }
-            Some(Ending::Reject { failure, cause, .. }) => Err(told(failure, cause)),
+            Some(Ending::Reject { failure, cause, .. }) => {
+                refused = self.lanes.last_said();
+                Err(told(failure, cause))
+            }
             Some(Ending::Defer) => Err(FailureReport::of(Failure::Exhausted)),
             None => Err(FailureReport::of(Failure::Cancelled)),
         };
@@ -390,7 +393,7 @@ impl Driver {
             }
         };
         self.keep(status);
-        Some(Answered { result, plan, record })
+        Some(Answered { result, refused, plan, record })
     }
 
     /// Keeps the record, once.

@@ -4,8 +4,11 @@
 //! [`waits`] (signals and timers), [`workers`], [`supervisor`] (who does what, and what is late), [`upkeep`] (numbers and
 //! alerts). [`read`] is how a body is read, [`view`] what is shown. What decides is the store's, by `outlast_engine::run`.
 
+mod drive;
 #[expect(dead_code, reason = "claims wait with it, as soon as they are served")]
 mod hints;
+
+pub(super) use drive::Executors;
 
 use hints::Hints;
 use outlast_store::RunRef;
