@@ -18,7 +18,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(15);
 /// Rows of one sweep: some milliseconds of the writer's time, so that no command waits long behind it.
 const SWEEP_ROWS: u32 = 500;
 /// A store that takes longer to answer is as good as down.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The tenant of callers without a key. No hash of a key is spelled so.
 pub(super) const NOBODY: &str = "-";

@@ -1,26 +1,93 @@
 //! Tools: called once where the world lets us promise it, and never guessed about where it does not.
 //!
-//! Read in the order of a call: [`serve`] (`POST /v1/tools/{name}`), [`perform`] (what is asked, whether it may be).
+//! Read in the order of a call: [`serve`] (`POST /v1/tools/{name}`), [`perform`] (what is asked, whether it may be, how
+//! long it is tried), [`approval`] (what a person is asked), [`ledger`] (intent and outcome, around one attempt),
+//! [`attempt`] (which tool, with what, and what its answer means), then how it is reached: [`http`], [`mcp`],
+//! [`worker`]. [`health`] keeps from asking what is down; [`verify`] finds out what became of what nobody answered.
+//! `docs/tools.md` says what is promised.
 
-#![allow(dead_code)] // What is written here is called by what comes next.
-
+mod approval;
+mod attempt;
+mod health;
+mod http;
+mod ledger;
+mod mcp;
 mod perform;
 mod serve;
+mod verify;
+mod worker;
 
 pub(crate) use perform::perform;
 pub(super) use serve::answer;
+pub(super) use verify::look_after;
 
-use http::HeaderValue;
+use crate::config::Config;
+use ::http::HeaderValue;
 use outlast_engine::run::MayNotBegin;
 use outlast_model::{
-    TenantId,
+    TenantId, ToolName,
     policy::ToolMode,
     run::{EscalationKind, RetryBudget},
 };
 use outlast_store::{Epoch, Payload, Place, RunRef, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
+
+/// Attempts at tools under way at one time. At the limit a call is told to come again shortly; nothing is begun.
+const AT_ONCE_MAX: u32 = 1024;
+
+/// What tools need beyond one call; part of [`super::Shared`].
+pub(crate) struct Tools {
+    health: health::Health,
+    mcp: mcp::Servers,
+    /// Attempts run here, not where the client's connection lives: a client that leaves cancels nothing that was sent.
+    runtime: Handle,
+    room: Arc<Semaphore>,
+}
+
+impl Tools {
+    /// On the current runtime.
+    pub(super) fn new(seed: u64) -> Self {
+        let room = Arc::new(Semaphore::new(AT_ONCE_MAX as usize));
+        Tools { health: health::Health::new(seed), mcp: mcp::Servers::default(), runtime: Handle::current(), room }
+    }
+
+    /// Another config is in force: MCP servers that are not in it as they were are let go.
+    pub(super) fn configure(&self, config: &Config) {
+        self.mcp.keep(&config.mcp);
+    }
+
+    /// Room for one more attempt.
+    fn room(&self) -> Option<OwnedSemaphorePermit> {
+        self.room.clone().try_acquire_owned().ok()
+    }
+
+    /// Does work that nobody's leaving cancels. `permit` is given back at its end.
+    fn go<T: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime.spawn(async move {
+            let done = work.await;
+            drop(permit);
+            done
+        })
+    }
+
+    /// Waits for the attempts under way, at most `patience`; what is left is cut, and its outcome is unknown. Then MCP
+    /// servers are let go.
+    pub(super) async fn finish(&self, patience: Duration) {
+        let _ = crate::clock::timeout(patience, self.room.acquire_many(AT_ONCE_MAX)).await;
+        self.mcp.keep(&std::collections::BTreeMap::new());
+    }
+}
 
 /// A tool to be called.
 #[derive(Clone, Debug)]
@@ -28,7 +95,7 @@ pub(crate) struct ToolCall {
     /// On whose behalf.
     pub(crate) tenant: TenantId,
     /// Which, as the config names it.
-    pub(crate) tool: Arc<str>,
+    pub(crate) tool: ToolName,
     /// With what.
     pub(crate) arguments: Value,
     /// Where it is written down.
@@ -79,7 +146,7 @@ pub(crate) enum Performed {
         /// It had taken place before.
         replayed: bool,
         /// Who did it, the call itself or an alternative; none of what is replayed.
-        tool: Option<Arc<str>>,
+        tool: Option<ToolName>,
         /// Attempts of this call; 0 of what is replayed.
         attempts: u32,
     },
@@ -123,6 +190,25 @@ pub(crate) enum Performed {
     Down(StoreError),
 }
 
+impl Performed {
+    /// For metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Performed::Done { replayed: true, .. } | Performed::Failed { replayed: true, .. } => "replayed",
+            Performed::Done { .. } => "done",
+            Performed::Failed { .. } => "failed",
+            Performed::Parked { .. } => "parked",
+            Performed::Wait { unknown: true, .. } => "unknown",
+            Performed::Wait { .. } => "waits",
+            Performed::InFlight { .. } => "in_flight",
+            Performed::Mismatch => "mismatch",
+            Performed::Refused(_) | Performed::NoRun => "refused",
+            Performed::Denied(_) => "denied",
+            Performed::Down(_) => "store",
+        }
+    }
+}
+
 /// Why a call goes no further than its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
@@ -137,22 +223,63 @@ pub(crate) enum Denied {
 }
 
 /// Why a tool failed. Kept as a step's error, and shown to whoever called it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ToolError {
     /// What happened, in a sentence.
     pub(crate) message: String,
-    /// Always `tool_failed`.
-    #[serde(default)]
-    pub(crate) failure: String,
-    /// What kind of failure: `status_404`, `timeout`, `refused`, `schema`, `tool_error`...
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) code: String,
+    /// The class of failure: `tool_failed`, or what a worker named.
+    #[serde(default = "tool_failed")]
+    pub(crate) failure: Arc<str>,
+    /// What it was: `http_404`, `timeout`, `unreachable`, `result_schema`, `tool_error`... `docs/tools.md` has the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<Arc<str>>,
     /// The tool that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) tool: Option<Arc<str>>,
+    pub(crate) tool: Option<ToolName>,
     /// What the tool itself said: JSON or text, shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) said: Option<Value>,
+}
+
+impl ToolError {
+    fn new(code: &str, message: impl Into<String>) -> Self {
+        ToolError { message: message.into(), failure: tool_failed(), code: Some(code.into()), tool: None, said: None }
+    }
+
+    /// With what the tool itself said: JSON if it is, else text, shortened.
+    fn saying(mut self, said: &[u8]) -> Self {
+        self.said = (!said.is_empty()).then(|| shortened(said));
+        self
+    }
+
+    fn of(mut self, tool: &ToolName) -> Self {
+        self.tool.get_or_insert_with(|| tool.clone());
+        self
+    }
+
+    /// As it is kept.
+    fn kept(&self) -> Payload {
+        Payload::from(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Reads one that was kept, by a tool's call or by a program's own step.
+    pub(crate) fn read(kept: &[u8]) -> Self {
+        serde_json::from_slice(kept).unwrap_or_else(|_| ToolError::new("error", "It failed.").saying(kept))
+    }
+}
+
+/// How much of a tool's own words an error keeps.
+const SAID_MAX: usize = 8 << 10;
+
+fn shortened(said: &[u8]) -> Value {
+    match serde_json::from_slice(said) {
+        Ok(value) if said.len() <= SAID_MAX => value,
+        Ok(_) | Err(_) => String::from_utf8_lossy(&said[..said.len().min(SAID_MAX)]).into_owned().into(),
+    }
+}
+
+fn tool_failed() -> Arc<str> {
+    "tool_failed".into()
 }
 
 /// The key that a receiver is given for an entry: the same for all its attempts and for alternatives.
