@@ -104,7 +104,7 @@ async fn stored(shared: &Shared, begin: BeginStep) -> Result<StepBegun, Denial> 
 }
 
 /// A program's run: nobody is given it.
-async fn start(shared: &Shared, run: &RunRef) -> Result<(), Denial> {
+pub(super) async fn start(shared: &Shared, run: &RunRef) -> Result<(), Denial> {
     let start = StartRun {
         run: run.clone(),
         key: None,
@@ -190,7 +190,7 @@ pub(super) fn refused(why: MayNotBegin) -> Denial {
 }
 
 /// The run's name.
-fn run_id(headers: &HeaderMap) -> Result<RunId, Denial> {
+pub(super) fn run_id(headers: &HeaderMap) -> Result<RunId, Denial> {
     named(headers).ok_or_else(|| {
         let message = format!("Header `x-outlast-run` must be 1 to {RUN_MAX} characters of A-Z a-z 0-9 . _ : -");
         Denial::new(Refused::BadRequest, message)

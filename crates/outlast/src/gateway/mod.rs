@@ -105,6 +105,7 @@ pub(crate) struct Shared {
     queue: queue::Queue,
     /// Who waits for a durable run.
     pub(crate) runs: runs::Runs,
+    tools: tools::Tools,
     rated: feedback::Rated,
     caching: cache::OnTheWay,
     held_bytes: intake::HeldBytes,
@@ -206,6 +207,7 @@ impl Shared {
         let now = self.clock.mono();
         self.alerts.configure(&config.alerts);
         declare(&self.telemetry, &config);
+        self.tools.configure(&config);
         let warnings = config.warnings.clone();
         let next = self.with_fleet(|fleet| Live::install(config, fleet, now));
         self.live.store(Arc::new(next));
@@ -289,6 +291,7 @@ pub struct Gateway {
     fleet_task: JoinHandle<()>,
     store_task: JoinHandle<()>,
     golden_task: JoinHandle<()>,
+    verifying_task: JoinHandle<()>,
     queue_workers: queue::Workers,
     executors: runs::Executors,
 }
@@ -318,6 +321,7 @@ impl Gateway {
         let alerts = Alerts::start(&config.alerts, telemetry.clone(), clock.clone());
         let mut fleet = Fleet::new(config.health.clone(), clock.seed());
         let live = Live::install(config, &mut fleet, clock.mono());
+        let tools = tools::Tools::new(clock.seed());
         let (fleet_actions, actions) = mpsc::channel(FLEET_ACTIONS_MAX);
         let shared = Arc::new(Shared {
             clock,
@@ -333,6 +337,7 @@ impl Gateway {
             store,
             queue: queue::Queue::default(),
             runs: runs::Runs::default(),
+            tools,
             rated: feedback::Rated::default(),
             caching: cache::OnTheWay::default(),
             held_bytes: AtomicU64::new(0),
@@ -345,11 +350,23 @@ impl Gateway {
         let fleet_task = tokio::spawn(fleet_task::run(shared.clone(), actions));
         let store_task = tokio::spawn(store::look_after(shared.clone()));
         let golden_task = tokio::spawn(golden::watch(shared.clone()));
+        let verifying_task = tokio::spawn(tools::look_after(shared.clone()));
         let queue_workers = queue::Workers::start(&shared);
         let executors = runs::Executors::start(&shared);
         store::refresh(&shared).await;
         let accepting = tokio::spawn(listen::accept(listener, workers, shared.clone(), door, watching));
-        Ok(Gateway { shared, address, phase, accepting, fleet_task, store_task, golden_task, queue_workers, executors })
+        Ok(Gateway {
+            shared,
+            address,
+            phase,
+            accepting,
+            fleet_task,
+            store_task,
+            golden_task,
+            verifying_task,
+            queue_workers,
+            executors,
+        })
     }
 
     /// Where it listens.
@@ -392,6 +409,7 @@ impl Gateway {
             fleet_task,
             store_task,
             golden_task,
+            verifying_task,
             queue_workers,
             executors,
             address: _,
@@ -409,6 +427,9 @@ impl Gateway {
         golden_task.abort();
         let left = patience.saturating_sub(shared.clock.mono().since(begun));
         tokio::join!(queue_workers.finish(left), executors.finish(left));
+        verifying_task.abort();
+        // Attempts whose callers have left are still written down.
+        shared.tools.finish(patience.saturating_sub(shared.clock.mono().since(begun))).await;
         fleet_task.abort();
         store_task.abort();
         // Whatever was handed over before is carried out before this.

@@ -379,7 +379,7 @@ pub(super) fn primary(route: &Route) -> Option<TargetId> {
     first.map(|first| first.target.clone())
 }
 
-fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
+pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
     let Some(value) = text(headers, &named::DEADLINE) else { return Ok(None) };
     match value.trim().parse::<u64>() {
         Ok(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis))),

@@ -13,6 +13,7 @@ mod promises;
 mod series;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use super::process::Process;
 use crate::clock::Clock;
@@ -25,6 +26,7 @@ use std::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
+pub use tools::{ToolMetrics, ToolState};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -110,6 +112,8 @@ pub struct Metrics {
     pub journal: IdempotencyMetrics,
     /// What else lives in the store.
     pub durable: DurableMetrics,
+    /// Tools.
+    pub tools: ToolMetrics,
     series: Mutex<Series>,
     started: Wall,
 }
@@ -142,6 +146,7 @@ impl Metrics {
             idempotency: IdempotencyMetrics::default(),
             journal: IdempotencyMetrics::default(),
             durable: DurableMetrics::default(),
+            tools: ToolMetrics::default(),
             series: Mutex::new(Series::default()),
             started: clock.wall(),
         }
@@ -169,6 +174,7 @@ impl Metrics {
         self.expose_own(&mut out);
         durable::expose(&mut out, &self.store, &self.idempotency, &self.durable);
         durable::expose_journal(&mut out, &self.journal);
+        tools::expose(&mut out, &self.tools);
         expose_process(&mut out, &Process::look(), self.started);
         out.finish()
     }

@@ -17,7 +17,7 @@ pub mod trace;
 mod writer;
 
 pub use log::{Level, LogEvent, LogFormat};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, ToolState};
 pub use sink::{LogFields, Recorded, Telemetry, TelemetryOptions};
 pub use trace::TraceContext;
 

@@ -124,6 +124,8 @@ pub(super) async fn send(shared: &Arc<Shared>, live: &Live, errand: &Errand<'_>)
         ToolKind::Http { .. } | ToolKind::Mcp { .. } => outcome.sign(took, errand.timeout),
     };
     shared.tools.health.note(name, sign, now);
-    shared.telemetry.metrics().tools.attempt(name, outcome.name(), took);
+    let metrics = &shared.telemetry.metrics().tools;
+    metrics.attempt(name, outcome.name(), took);
+    metrics.state(name, shared.tools.health.state(name, now));
     outcome
 }

@@ -3,12 +3,7 @@
 //! An attempt has a claim of its own, also in a run that is claimed: two hosts that one worker asks twice must not both
 //! take the second begin for a repetition of the first whose answer was lost. The run's own claim is checked before.
 
-use super::{
-    super::Shared,
-    ToolError,
-    approval::Asking,
-    attempt::Outcome,
-};
+use super::{super::Shared, ToolError, approval::Asking, attempt::Outcome};
 use crate::{clock, failpoint};
 use outlast_engine::run::{Ended, Proof};
 use outlast_model::{

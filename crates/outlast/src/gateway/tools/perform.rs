@@ -5,7 +5,7 @@ use super::{
     By, Denied, Performed, ToolCall, ToolError,
     approval::{self, Asking},
     attempt::{self, Errand, Outcome},
-    ledger::{Claim, Decision, End, Entry, Pointer, pointer},
+    ledger::{Claim, Decision, End, Entry, pointer},
     verify,
 };
 use crate::{clock, config::Tool, failpoint};
@@ -16,7 +16,7 @@ use outlast_model::{
     policy::{ToolMode, ToolSpec},
     run::{EffectClass, LedgerState, StepKind},
 };
-use outlast_store::{Epoch, Payload, Place, StepBegun, StepEnded, StepView, StoreError};
+use outlast_store::{Payload, Place, StepBegun, StepEnded, StepView, StoreError};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
@@ -135,8 +135,11 @@ fn class(spec: &ToolSpec) -> EffectClass {
 }
 
 fn place(call: &ToolCall) -> Option<Place> {
-    let effect =
-        |key: &Arc<str>| Place::Effect { tenant: call.tenant.clone(), scope: call.tool.as_str().into(), key: key.clone() };
+    let effect = |key: &Arc<str>| Place::Effect {
+        tenant: call.tenant.clone(),
+        scope: call.tool.as_str().into(),
+        key: key.clone(),
+    };
     match &call.by {
         By::Standalone { key } => key.as_ref().map(effect),
         By::Step { business: Some(key), .. } => Some(effect(key)),
@@ -177,7 +180,11 @@ fn fingerprint(tool: &ToolName, arguments: &Value) -> [u8; 32] {
 enum Round {
     Over(Performed),
     /// It is to be looked at again after this.
-    Pause { after: Duration, unknown: bool, error: Option<ToolError> },
+    Pause {
+        after: Duration,
+        unknown: bool,
+        error: Option<ToolError>,
+    },
 }
 
 /// Looks at the entry, and tries, until it is over or the next look is too far away.
@@ -230,9 +237,7 @@ async fn round(shared: Arc<Shared>, live: Arc<Live>, job: Arc<Job>) -> Result<Ro
             return cx.execute(claim, deadline, &Decision::read(decision.as_ref())).await;
         }
         StepBegun::Verify { attempt, epoch, input: _ } => return cx.verify(Claim { epoch, attempt }).await,
-        StepBegun::Done { result, diverged: _ } => {
-            Performed::Done { result, replayed: true, tool: None, attempts: 0 }
-        }
+        StepBegun::Done { result, diverged: _ } => Performed::Done { result, replayed: true, tool: None, attempts: 0 },
         StepBegun::Failed { error, diverged: _ } => {
             let error = match error.filter(|error| !error.is_empty()) {
                 Some(kept) => ToolError::read(kept.as_bytes()),
@@ -384,7 +389,8 @@ impl Cx<'_> {
         let name = decision.whom(self.before.and_then(pointer), &tools[0].spec.name);
         let tool = self.tool(&name).unwrap_or(&tools[0]);
         let arguments = decision.arguments.as_ref().unwrap_or(&entry.arguments);
-        let asking = verify::ask(self.shared, self.live, tool, arguments, &entry.key(), &self.job.tenant);
+        let key = entry.key();
+        let asking = verify::ask(self.shared, self.live, tool, arguments, &key, &self.job.tenant);
         let outcome = entry.holding(self.shared, claim, asking).await;
         // The receiver has spoken for all attempts.
         self.settle(claim, &tool.clone(), outcome, true, &decision).await

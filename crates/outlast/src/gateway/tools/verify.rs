@@ -148,7 +148,7 @@ pub(in super::super) async fn look_after(shared: Arc<Shared>) {
     }
 }
 
-/// Claims some and asks about each, one after the other; how many.
+/// Claims some and asks about each; how many.
 async fn claim(shared: &Arc<Shared>) -> usize {
     let live = shared.live();
     if live.config.tools.is_empty() {
@@ -156,17 +156,19 @@ async fn claim(shared: &Arc<Shared>) -> usize {
     }
     let answer_within = live.config.escalations.answer_within;
     let nobody = Asking::of_name(ToolName::new("an effect"), answer_within);
-    // Long enough for all of them: one is asked after the other.
+    // Longer than the question may take: it is not renewed.
     let lease = QUESTION_MAX + PATIENCE;
     let question = "It may have taken place, and nobody can tell. Did it?";
     let if_parked = (0..BATCH).map(|_| nobody.if_parked(shared, Some(question))).collect();
     let claim = ClaimUnknown { lease, limit: BATCH, if_parked };
     let claimed = shared.stored(shared.store.claim_unknown(claim)).await.unwrap_or_default();
-    let asking: Vec<_> = claimed.iter().map(|effect| look_into(shared, &live, effect)).collect();
-    let count = asking.len();
-    for asked in asking {
-        asked.await;
+    let count = claimed.len();
+    let mut asking = tokio::task::JoinSet::new();
+    for effect in claimed {
+        let (shared, live) = (shared.clone(), live.clone());
+        asking.spawn(async move { look_into(&shared, &live, &effect).await });
     }
+    while asking.join_next().await.is_some() {}
     count
 }
 
@@ -198,7 +200,9 @@ async fn look_into(shared: &Arc<Shared>, live: &Live, effect: &UnknownEffect) {
     };
     let result = outcome.name();
     let end = match (&outcome, live.config.tool(whom.as_str())) {
-        (Outcome::Done(result), Some(tool)) if tool.output.as_ref().is_some_and(|schema| schema.keeps(result).is_err()) => {
+        (Outcome::Done(result), Some(tool))
+            if tool.output.as_ref().is_some_and(|schema| schema.keeps(result).is_err()) =>
+        {
             End::review(result)
         }
         (Outcome::Done(_) | Outcome::Failed { .. } | Outcome::Unknown(_), _) => {

@@ -8,11 +8,7 @@ use super::{
 };
 use crate::clock;
 use outlast_engine::run::Proof;
-use outlast_model::{
-    RunId,
-    policy::Priority,
-    run::RunState,
-};
+use outlast_model::{RunId, policy::Priority, run::RunState};
 use outlast_store::{Payload, RunEnd, RunRef, StartRun, Started, StoreError};
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +40,7 @@ pub(super) async fn call(shared: &Arc<Shared>, errand: &Errand<'_>, queue: &Arc<
         input: Payload::from(serde_json::to_vec(errand.arguments).unwrap_or_default()),
     };
     match shared.stored(shared.store.start_run(start)).await {
-        Ok(Started::New) => shared.runs_started(queue),
+        Ok(Started::New) => shared.runs.nudge(queue),
         Ok(Started::Before(_)) => {}
         Ok(Started::Mismatch) => {
             let message = "A run of this call's key does something else: the tool's queue has changed.";
