@@ -19,7 +19,7 @@ use world::World;
 /// A suite: one language's packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
-    /// `openai` and `anthropic` from PyPI, under pytest.
+    /// `openai` and `anthropic` from PyPI and Outlast's own package, under pytest.
     Python,
     /// `openai` and `@anthropic-ai/sdk` from npm, under Node's own runner.
     Node,
@@ -95,7 +95,7 @@ pub(crate) fn run_all(outlast: &Path, suites: &[Suite]) -> Result<Tally, String>
             Suite::Node => install_node(*suite)?,
         };
         let world = World::start(outlast, &ready.folder)?;
-        let one = run_suite(*suite, &ready, &world)?;
+        let one = run_suite(*suite, outlast, &ready, &world)?;
         println!("    {}: {one}", suite.name());
         tally.passed += one.passed;
         tally.failed += one.failed;
@@ -121,7 +121,7 @@ fn install_python(suite: Suite) -> Result<Installed, String> {
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let make_venv = || succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv), "python3 -m venv");
     if make_venv().is_err() {
-        debian("python3 python3-venv", "Python 3.9 or later with the venv module")?;
+        debian("python3 python3-venv", "Python 3.10 or later with the venv module")?;
         let _ = fs::remove_dir_all(&venv);
         make_venv()?;
     }
@@ -164,14 +164,15 @@ fn install_node(suite: Suite) -> Result<Installed, String> {
 }
 
 /// Runs a suite with its output on the terminal and counts from the runner's own report.
-fn run_suite(suite: Suite, ready: &Installed, world: &World) -> Result<Tally, String> {
+fn run_suite(suite: Suite, outlast: &Path, ready: &Installed, world: &World) -> Result<Tally, String> {
     let report = ready.folder.join("report");
     let _ = fs::remove_file(&report);
     let mut command = match suite {
         Suite::Python => {
             let mut command = Command::new(ready.folder.join("venv/bin/python"));
             command.args(["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--junitxml"]).arg(&report);
-            command.current_dir(suite.source()).env("PYTHONDONTWRITEBYTECODE", "1");
+            command.arg(suite.source()).arg(sdk().join("tests"));
+            command.current_dir(suite.source()).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", sdk().join("src"));
             command
         }
         Suite::Node => {
@@ -184,6 +185,7 @@ fn run_suite(suite: Suite, ready: &Installed, world: &World) -> Result<Tally, St
         }
     };
     world.tell(&mut command);
+    command.env("OUTLAST_BIN", outlast);
     // Its exit status repeats what the report says.
     let _ = command.stdin(Stdio::null()).status().map_err(|error| format!("{command:?}: {error}"))?;
     let text = read(&report).map_err(|error| format!("the {} suite did not run to its end: {error}", suite.name()))?;
@@ -192,6 +194,11 @@ fn run_suite(suite: Suite, ready: &Installed, world: &World) -> Result<Tally, St
         Suite::Node => node_tally(&text),
     }
     .ok_or_else(|| format!("{}: not understood", report.display()))
+}
+
+/// The Python package of this repository: run as it stands, never installed.
+fn sdk() -> PathBuf {
+    workspace_root().join("sdk/python")
 }
 
 fn node_tests(folder: &Path) -> Vec<PathBuf> {
