@@ -21,6 +21,9 @@ fn env(name: &str) -> Option<String> {
         "ALERT_SECRET" => "alert-0123456789abcdef",
         "OUTLAST_DATA_KEY" => "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         "DATA_KEY_SHORT" => "MDEyMzQ1Njc4OWFiY2RlZg==",
+        "PROVIDER_URL" => "http://127.0.0.1:9100/v1",
+        "REFUND_DOWNSTREAM" => "http://127.0.0.1:9200",
+        "REVIEWER_KEY" => "reviewer-0123456789abcdef",
         "BAD_KEY" => "key\nwith a line break",
         _ => return None,
     };
@@ -486,7 +489,8 @@ fn kind(schema: &serde_json::Value, setting: &serde_json::Value) -> String {
         Some("integer") => "whole number".into(),
         Some("array") => "list".into(),
         Some("object") => "table".into(),
-        other => other.unwrap().to_owned(),
+        Some(other) => other.to_owned(),
+        None => "any value".to_owned(),
     }
 }
 

@@ -150,13 +150,14 @@ fn judge_kind(
     }
 }
 
-fn wanted<'f>(
-    setting: &'f Option<At<String>>,
+/// A setting that has to be there.
+pub(super) fn wanted<'f, T>(
+    setting: &'f Option<At<T>>,
     name: &str,
     remedy: &str,
     place: &Place,
     log: &mut Log,
-) -> Option<&'f At<String>> {
+) -> Option<&'f At<T>> {
     if setting.is_none() && !log.has_error_under(&format!("{}.{name}", place.path)) {
         log.error(place, format_args!("it has no `{name}`"), remedy);
     }

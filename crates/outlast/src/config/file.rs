@@ -3,6 +3,8 @@
 use super::{
     promises::{BackstopFile, ContractFile, GoldenFile, StoreFile, TierFile},
     read::{At, FromToml, Log, Named, Place, Size, Time},
+    work_file::{EscalationsFile, McpFile, NotifyFile, ReviewerFile, RunsFile, ToolFile},
+    work_words::WorkflowSection,
 };
 use schemars::JsonSchema;
 use toml::de::DeValue;
@@ -28,6 +30,20 @@ sections! {
         store: StoreFile,
         /// Inputs with checkable properties, by name: every target of a route is asked again and again.
         golden: Named<GoldenFile>,
+        /// What may be called through `/v1/tools/NAME` and by workflows, by name.
+        tools: Named<ToolFile>,
+        /// The MCP servers that tools are on, by name.
+        mcp: Named<McpFile>,
+        /// What the server runs by itself, step by step, by name.
+        workflows: Named<WorkflowSection>,
+        /// Who may decide, by name.
+        reviewers: Named<ReviewerFile>,
+        /// The ways to tell somebody of work that waits for a person, by name.
+        notify: Named<NotifyFile>,
+        /// What happens to work that waits for a person.
+        escalations: EscalationsFile,
+        /// How the server runs workflows by itself.
+        runs: RunsFile,
         /// Breakers and probes.
         health: HealthFile,
         /// Who is told, and of what.
@@ -64,6 +80,8 @@ sections! {
         drain_timeout: Time,
         /// Whether JSON replies may carry the `outlast` object. Default: true.
         body_notes: bool,
+        /// Where people and programs reach it, for links in what they are sent. Default: none, paths without a host.
+        public_url: String,
     }
 
     /// PEM files, relative to the config file.

@@ -13,8 +13,9 @@ macro_rules! sections {
 
         impl FromToml for $section {
             fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
-                let table = $crate::config::read::section(value, place, &[$(stringify!($field)),+], log)?;
-                Some($section { $($field: $crate::config::read::field(table, stringify!($field), place, log),)+ })
+                use $crate::config::{grammar::bare, read};
+                let table = read::section(value, place, &[$(bare(stringify!($field))),+], log)?;
+                Some($section { $($field: read::field(table, bare(stringify!($field)), place, log),)+ })
             }
         }
     )+};
@@ -46,4 +47,33 @@ macro_rules! choices {
             }
         }
     )+};
+}
+
+/// Settings that are one thing or another, told apart by their TOML type.
+macro_rules! either {
+    ($($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident($type:ty) if $is:expr,)+ })+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Debug, JsonSchema)]
+        #[schemars(untagged)]
+        pub(super) enum $name {
+            $($(#[doc = $variant_doc])+ $variant($type),)+
+        }
+
+        impl FromToml for $name {
+            fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
+                $({
+                    let is: fn(&DeValue<'_>) -> bool = $is;
+                    if is(value) {
+                        return <$type>::from_toml(value, place, log).map($name::$variant);
+                    }
+                })+
+                None
+            }
+        }
+    )+};
+}
+
+/// A field's name in the file: Rust's own words are written with `r#` here.
+pub(super) fn bare(field: &'static str) -> &'static str {
+    field.strip_prefix("r#").unwrap_or(field)
 }

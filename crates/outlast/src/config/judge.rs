@@ -1,14 +1,14 @@
 //! From the file's sections to a [`Config`]: the parts that are neither providers nor routes, and the whole.
 
 use super::{
-    AlertEvent, Alerts, Config, ConfigErrors, Env, LogFormat, SecretKey, Server, Telemetry, TlsFiles,
+    AlertEvent, Alerts, BaseUrl, Config, ConfigErrors, Env, LogFormat, SecretKey, Server, Telemetry, TlsFiles,
     contracts::Around,
     file::{AlertsFile, EventChoice, File, HealthFile, LogChoice, ServerFile, TelemetryFile},
-    golden, providers,
+    golden, mcp, people, providers,
     read::{self, At, Log},
-    routes,
+    routes, runs,
     secrets::{expand, key_hash},
-    store, url,
+    store, tools, url, workflows,
 };
 use outlast_model::policy::HealthPolicy;
 use std::{net::SocketAddr, path::Path};
@@ -43,6 +43,23 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
     let routing = routes::judge(&file, &judged, around, &mut log);
     let store = store::judge(file.store.as_ref(), around, &mut log);
     let golden = golden::judge(&file, &routing.routes, &routing.targets, around, &mut log);
+    let servers: Vec<&String> = file.mcp.iter().flat_map(|all| all.value.keys()).collect();
+    let tools = tools::judge(file.tools.as_ref(), &servers, around, &mut log);
+    let mcp = mcp::judge(file.mcp.as_ref(), file.tools.as_ref(), around, &mut log);
+    let known = workflows::Known {
+        file: &file,
+        tools: &tools,
+        routes: &routing.routes,
+        direct: &routing.direct,
+        targets: &routing.targets,
+    };
+    let workflows = workflows::judge(file.workflows.as_ref(), known, around, &mut log);
+    let reviewers = people::reviewers(file.reviewers.as_ref(), around, &mut log);
+    people::keys_differ(&file, around, &mut log);
+    let notify = people::notify(file.notify.as_ref(), around, &mut log);
+    let escalations = people::escalations(&file, &mut log);
+    let runs = runs::judge(&file, &mut log);
+    runs::durable(&file, &tools, &mut log);
     if !log.is_clean() {
         return Err(log.into_errors());
     }
@@ -60,13 +77,13 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
         telemetry,
         store,
         golden,
-        tools: Default::default(),
-        mcp: Default::default(),
-        workflows: Default::default(),
-        reviewers: Default::default(),
-        notify: Default::default(),
-        escalations: Default::default(),
-        runs: Default::default(),
+        tools,
+        mcp,
+        workflows,
+        reviewers,
+        notify,
+        escalations,
+        runs,
         gates: routing.gates,
         webhook_secrets: routing.webhook_secrets,
         warnings: log.warnings,
@@ -110,6 +127,7 @@ fn server(file: Option<&At<ServerFile>>, base: &Path, env: Env<'_>, log: &mut Lo
     {
         log.error(&keys.place, "the list is empty", "Add a key, or remove `keys` to let every caller in");
     }
+    server.public_url = file.public_url.as_ref().and_then(|url| public_url(url, env, log));
     server.allow_open = file.allow_open.as_ref().is_some_and(|open| open.value);
     if let Some(open) = file.allow_open.as_ref().filter(|open| open.value && file.keys.is_some()) {
         log.error(&open.place, "it never takes effect: callers need a key", "Remove `allow_open` or `keys`");
@@ -132,6 +150,16 @@ fn server(file: Option<&At<ServerFile>>, base: &Path, env: Env<'_>, log: &mut Lo
         log.warn(listen, "callers' keys travel in clear text unless something in front of it speaks TLS");
     }
     server
+}
+
+fn public_url(setting: &At<String>, env: Env<'_>, log: &mut Log) -> Option<BaseUrl> {
+    let text = expand(setting, env, log)?.text;
+    BaseUrl::parse(&text)
+        .map_err(|why| {
+            let what = format!("it is no usable URL: {why}");
+            log.error(&setting.place, what, "Write one like \"https://outlast.example.com\"");
+        })
+        .ok()
 }
 
 fn health(file: Option<&At<HealthFile>>, server: Option<&At<ServerFile>>, log: &mut Log) -> HealthPolicy {

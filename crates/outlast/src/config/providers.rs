@@ -54,7 +54,7 @@ fn judge_one(name: &str, file: &At<ProviderFile>, env: Env<'_>, log: &mut Log) -
         }
     };
     let keys = keys(file, env, log);
-    let headers = headers(file.headers.as_ref(), env, log);
+    let headers = headers(file.headers.as_ref(), &OURS, "Remove it; keys go into `api_key`", env, log);
     let timeouts = timeouts(file.timeouts.as_ref(), DEFAULT_TIMEOUTS, log);
     let kind = kind?;
     let base_url = base_url(kind, file, place, env, log)?;
@@ -184,18 +184,27 @@ fn base_url(kind: Kind, file: &ProviderFile, place: &Place, env: Env<'_>, log: &
     }
 }
 
-fn headers(file: Option<&At<Named<String>>>, env: Env<'_>, log: &mut Log) -> Option<Vec<(HeaderName, HeaderValue)>> {
-    const OURS: [&str; 9] = [
-        "host",
-        "content-length",
-        "content-type",
-        "transfer-encoding",
-        "connection",
-        "authorization",
-        "x-api-key",
-        "accept-encoding",
-        "traceparent",
-    ];
+/// What no header of a provider may be: Outlast sets these itself.
+const OURS: [&str; 9] = [
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "authorization",
+    "x-api-key",
+    "accept-encoding",
+    "traceparent",
+];
+
+/// Headers of the operator's own. `ours` are refused, with `remedy`.
+pub(super) fn headers(
+    file: Option<&At<Named<String>>>,
+    ours: &[&str],
+    remedy: &str,
+    env: Env<'_>,
+    log: &mut Log,
+) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let mut headers = Vec::new();
     let mut complete = true;
     for (name, setting) in file.iter().flat_map(|headers| &headers.value) {
@@ -204,12 +213,8 @@ fn headers(file: Option<&At<Named<String>>>, env: Env<'_>, log: &mut Log) -> Opt
             complete = false;
             continue;
         };
-        if OURS.contains(&header.as_str()) {
-            log.error(
-                &setting.place,
-                format_args!("Outlast sets `{header}` itself"),
-                "Remove it; keys go into `api_key`",
-            );
+        if ours.contains(&header.as_str()) {
+            log.error(&setting.place, format_args!("Outlast sets `{header}` itself"), remedy);
             complete = false;
             continue;
         }

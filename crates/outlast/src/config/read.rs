@@ -235,6 +235,26 @@ impl FromToml for Time {
     }
 }
 
+/// A duration as text, up to a year: how long a run, or a person, may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Span(pub(super) Duration);
+
+impl FromToml for Span {
+    fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
+        let Some(text) = value.as_str() else {
+            return wrong_type(value, place, log, TIME);
+        };
+        match units::span(text) {
+            Ok(duration) => Some(Span(duration)),
+            Err(why) => {
+                let what = format!("\"{text}\" is not a usable duration: {why}");
+                log.error(place, what, "Write one like \"10m\", \"4h\" or \"2d\"");
+                None
+            }
+        }
+    }
+}
+
 /// A number of bytes as text, or as a plain number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Size(pub(super) u64);
@@ -389,7 +409,21 @@ impl JsonSchema for Time {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^\s*[0-9][0-9_]*(\.[0-9]+)?\s*(ms|s|m|min|h)\s*$" })
+        json_schema!({ "type": "string", "pattern": r"^\s*[0-9][0-9_]*(\.[0-9]+)?\s*(ms|s|m|min|h|d)\s*$" })
+    }
+}
+
+impl JsonSchema for Span {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Time::json_schema(generator)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     catalogue::Catalogue,
     contracts::{self, Around},
     ends,
-    file::{Direct, File, RankingChoice, RouteFile, RouteTargetFile},
+    file::{Direct, File, RankingChoice, RouteFile, RouteTargetFile, SlaFile},
     fit::Fit,
     providers::Judged,
     read::{At, Log, Named, Place, did_you_mean},
@@ -134,7 +134,7 @@ fn judge_route<'f>(
         log.error(place, format_args!("there is no tier \"{tier_name}\""), remedy);
     }
     let contract = route_contract(file, parts, used, log);
-    let (risk, sla) = (risk(file, log), sla(file, log));
+    let (risk, sla) = (risk(file, log), file.sla.as_ref().map(|sla| judge_sla(sla, log)));
     let tier = tier?;
     let backstops = ends::of_route(parts.file, route, tier, &contract, &parts.backstops, &mut used.backstops, log);
     let written = parts.file.contracts.as_ref().and_then(|all| all.value.get(&*contract.name));
@@ -190,8 +190,8 @@ fn risk(file: &RouteFile, log: &mut Log) -> Option<Arc<str>> {
     Some(value.trim().into())
 }
 
-fn sla(file: &RouteFile, log: &mut Log) -> Option<Sla> {
-    let At { value: file, place } = file.sla.as_ref()?;
+/// What is promised, of a route or a step.
+pub(super) fn judge_sla(At { value: file, place }: &At<SlaFile>, log: &mut Log) -> Sla {
     let sla = Sla {
         availability: file.availability.as_ref().map(|availability| availability.value),
         p95: file.p95.as_ref().map(|p95| p95.value.0),
@@ -203,7 +203,7 @@ fn sla(file: &RouteFile, log: &mut Log) -> Option<Sla> {
         let what = format!("{} is no share that could be promised", setting.value);
         log.error(&setting.place, what, "Write more than 0 and less than 1, like 0.999");
     }
-    Some(sla)
+    sla
 }
 
 fn unpriced(file: &RouteFile, place: &Place, permitted: &[&TargetSpec], log: &mut Log) {

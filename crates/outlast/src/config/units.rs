@@ -5,18 +5,34 @@ use std::time::Duration;
 /// The longest duration the config takes: beyond a week a deadline is a mistake.
 pub(super) const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The longest span of a run the config takes.
+pub(super) const LONGEST_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Reads `500ms`, `20s`, `5m`, `1h`, `1.5s`. More than zero, at most a week.
 ///
 /// # Errors
 /// A clause for the end of "`...` is not a duration: ".
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
-    const FORM: &str = "it is not a number and a unit, like \"500ms\", \"20s\", \"5m\" or \"1h\"";
+    within(text, LONGEST, "it is longer than a week")
+}
+
+/// Reads what [`duration`] does, and up to 366 days: how long a run, or a person, may take.
+///
+/// # Errors
+/// The same.
+pub(super) fn span(text: &str) -> Result<Duration, &'static str> {
+    within(text, LONGEST_SPAN, "it is longer than 366 days")
+}
+
+fn within(text: &str, longest: Duration, too_long: &'static str) -> Result<Duration, &'static str> {
+    const FORM: &str = "it is not a number and a unit, like \"500ms\", \"20s\", \"5m\", \"1h\" or \"1d\"";
     let (number, unit) = split(text).ok_or(FORM)?;
     let seconds = match unit {
         "ms" => number / 1e3,
         "s" => number,
         "m" | "min" => number * 60.0,
         "h" => number * 3600.0,
+        "d" => number * 86_400.0,
         _ => return Err(FORM),
     };
     if number < 0.0 || text.starts_with('-') {
@@ -25,7 +41,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     let nanos = (seconds * 1e9).round();
     match nanos {
         _ if nanos < 1.0 => Err("it is zero"),
-        _ if nanos > LONGEST.as_nanos() as f64 => Err("it is longer than a week"),
+        _ if nanos > longest.as_nanos() as f64 => Err(too_long),
         _ => Ok(Duration::from_nanos(nanos as u64)),
     }
 }
@@ -36,6 +52,7 @@ pub fn show_duration(duration: Duration) -> String {
     match millis {
         _ if !duration.subsec_nanos().is_multiple_of(1_000_000) => format!("{}ms", duration.as_secs_f64() * 1e3),
         _ if !millis.is_multiple_of(1000) => format!("{millis}ms"),
+        _ if millis >= 172_800_000 && millis.is_multiple_of(86_400_000) => format!("{}d", millis / 86_400_000),
         _ if millis >= 3_600_000 && millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
         _ if millis >= 300_000 && millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
         _ => format!("{}s", millis / 1000),
@@ -87,12 +104,16 @@ mod tests {
     fn durations_are_read_as_people_write_them() {
         for (text, millis) in
             [("500ms", 500), ("20s", 20_000), ("1.5s", 1500), ("5m", 300_000), ("2 min", 120_000), ("1h", 3_600_000)]
+                .into_iter()
+                .chain([("1d", 86_400_000)])
         {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for (text, why) in [("0s", "it is zero"), ("-1s", "it is negative"), ("8000h", "it is longer than a week")] {
             assert_eq!(duration(text), Err(why), "{text}");
         }
+        assert_eq!(span("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        assert_eq!(span("367d"), Err("it is longer than 366 days"));
         for text in ["", "20", "s", "20 parsecs", "1s 2s", "nan s", "inf", "1e999s"] {
             assert!(duration(text).is_err(), "{text}");
         }
@@ -100,7 +121,9 @@ mod tests {
 
     #[test]
     fn a_shown_duration_reads_back_the_same() {
-        for millis in [1, 999, 1000, 1500, 20_000, 61_000, 120_000, 600_000, 3_600_000, 5_400_000] {
+        for millis in
+            [1, 999, 1000, 1500, 20_000, 61_000, 120_000, 600_000, 3_600_000, 5_400_000, 86_400_000, 604_800_000]
+        {
             let duration = Duration::from_millis(millis);
             assert_eq!(super::duration(&show_duration(duration)), Ok(duration));
         }

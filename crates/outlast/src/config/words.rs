@@ -166,30 +166,6 @@ choices! {
     }
 }
 
-/// Settings that are one thing or another, told apart by their TOML type.
-macro_rules! either {
-    ($($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident($type:ty) if $is:expr,)+ })+) => {$(
-        $(#[doc = $doc])+
-        #[derive(Debug, JsonSchema)]
-        #[schemars(untagged)]
-        pub(super) enum $name {
-            $($(#[doc = $variant_doc])+ $variant($type),)+
-        }
-
-        impl FromToml for $name {
-            fn from_toml(value: &DeValue<'_>, place: &Place, log: &mut Log) -> Option<Self> {
-                $({
-                    let is: fn(&DeValue<'_>) -> bool = $is;
-                    if is(value) {
-                        return <$type>::from_toml(value, place, log).map($name::$variant);
-                    }
-                })+
-                None
-            }
-        }
-    )+};
-}
-
 either! {
     /// JSON: in a file, or here.
     JsonSetting {
