@@ -14,7 +14,7 @@ use super::{
     journal::{Begin, less, lost},
     model::{Ask, text_of},
     opened, payload,
-    tool::{in_words, undone_by},
+    tool::in_words,
 };
 use outlast_engine::run::{Ended, Proof, flow::Outcome};
 use outlast_model::{
@@ -137,7 +137,6 @@ impl Drive {
                 key: &key,
                 body,
                 input: payload(&json!(messages.get(new..))),
-                undo: None,
                 budget: agent.budget.map(|most| less(most, spent)),
             };
             let said = self.ask(ask, |answered, said, route| written(answered, said, route, &ids)).await?;
@@ -210,7 +209,7 @@ impl Drive {
             // What it came to is recorded until it stands: what it tries, its turns try.
             budget: outlast_model::run::RetryBudget { attempts: u32::MAX, within: None, cost_max: None, ..spec.retry },
             call_deadline: TO_RECORD,
-            undo: spec.undo.as_ref().map(|undo| undone_by(undo.tool.as_str())),
+            undo: None,
             undoes: None,
         };
         let attempt = match self.begin(step, &question).await {

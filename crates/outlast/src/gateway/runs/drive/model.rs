@@ -32,8 +32,6 @@ pub(super) struct Ask<'a> {
     pub(super) body: Value,
     /// What is kept of the question.
     pub(super) input: Payload,
-    /// What undoes it.
-    pub(super) undo: Option<Payload>,
     /// The most it may cost, beside what the run has left.
     pub(super) budget: Option<Usd>,
 }
@@ -63,8 +61,7 @@ impl Drive {
         }
         let body = json!({ "model": route, "messages": said });
         let input = payload(&body["messages"]);
-        let undo = spec.undo.as_ref().map(|undo| super::tool::undone_by(undo.tool.as_str()));
-        let ask = Ask { spec, route, key, body, input, undo, budget: None };
+        let ask = Ask { spec, route, key, body, input, budget: None };
         self.ask(ask, |_, said, route| text_of(said, route)).await
     }
 
@@ -91,7 +88,7 @@ impl Drive {
             input: ask.input.clone(),
             budget: ask.spec.retry,
             call_deadline: route.route().tier.deadline,
-            undo: ask.undo.clone(),
+            undo: None,
             undoes: None,
         };
         let attempt = match self.begin(step, &question).await {

@@ -92,8 +92,8 @@ impl Drive {
     }
 }
 
-/// What is written down with an intent: which tool undoes it. With what is made when it comes to that.
-pub(super) fn undone_by(tool: &str) -> Payload {
+/// What is written down with an intent: which tool undoes it. With what, is made when it comes to that.
+fn undone_by(tool: &str) -> Payload {
     payload(&json!({ "tool": tool }))
 }
 

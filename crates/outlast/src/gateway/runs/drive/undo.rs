@@ -24,7 +24,8 @@ impl Drive {
             return Outcome::Again(Duration::ZERO);
         }
         let business = view.effect.as_ref().map(|(_, key)| key.clone());
-        let call = ToolCall { undo: view.undo.clone(), ..self.call(&view.name, opened(&view.input), &key, business) };
+        let arguments = opened(&view.input)["arguments"].take();
+        let call = ToolCall { undo: view.undo.clone(), ..self.call(&view.name, arguments, &key, business) };
         match self.called(call).await {
             Ok(_) => Outcome::Done,
             Err(outcome) => outcome,
@@ -34,6 +35,10 @@ impl Drive {
     /// Undoes what a step did.
     pub(super) async fn undo(&mut self, key: Arc<str>, of: Arc<str>) -> Outcome {
         let Some(view) = self.view(&of).await else { return lost() };
+        if view.undo.is_none() {
+            // Another run did it, under the same business key. It is not this one's to undo.
+            return Outcome::Done;
+        }
         let name = of.split('#').next().unwrap_or(&of).to_owned();
         let plan = self.plan.clone();
         let at = plan.spec.step(&name);
