@@ -172,7 +172,10 @@ fn run_suite(suite: Suite, outlast: &Path, ready: &Installed, world: &World) -> 
             let mut command = Command::new(ready.folder.join("venv/bin/python"));
             command.args(["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--junitxml"]).arg(&report);
             command.arg(suite.source()).arg(sdk().join("tests"));
-            command.current_dir(suite.source()).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", sdk().join("src"));
+            command
+                .current_dir(suite.source())
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .env("PYTHONPATH", sdk().join("src"));
             command
         }
         Suite::Node => {

@@ -141,6 +141,21 @@ impl End {
         End { ended, payload, question: None }
     }
 
+    /// Of the undoing of a step: what could not be undone is for a person, whatever its budget says.
+    pub(super) fn of_undo(self, is_last: bool) -> Self {
+        let given_up = match self.ended {
+            Ended::Failed(Proof::Final) => true,
+            Ended::Failed(Proof::Again { .. }) => is_last,
+            Ended::Done | Ended::Unknown | Ended::Review(_) => false,
+        };
+        if !given_up {
+            return self;
+        }
+        let question = "What the run did has to be undone, and its tool could not. Try again, undo it by hand and say \
+                        that it happened, or leave it as it is?";
+        End { ended: Ended::Review(EscalationKind::Compensation), question: Some(question), ..self }
+    }
+
     /// It took place, and its result is not what it has to be: a person looks at it. It is not done again.
     pub(super) fn review(result: &Value) -> Self {
         let payload = Payload::from(serde_json::to_vec(result).unwrap_or_default());

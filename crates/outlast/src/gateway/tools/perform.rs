@@ -412,6 +412,10 @@ impl Cx<'_> {
             Outcome::Done(result) if !keeps(who, result) => End::review(result),
             Outcome::Done(_) | Outcome::Failed { .. } | Outcome::Unknown(_) => End::of(&outcome, next),
         };
+        let end = match entry.undoes {
+            Some(_) => end.of_undo(claim.attempt >= entry.budget.attempts),
+            None => end,
+        };
         let payload = end.payload.clone();
         let ended = entry.end(self.shared, claim, end).await?;
         Ok(self.told(ended, claim, who, outcome, payload))
