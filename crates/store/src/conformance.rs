@@ -9,13 +9,17 @@
 
 mod history;
 mod people;
+mod runs;
 mod scenarios;
 mod see;
+mod steps;
 
-pub use history::{CacheOp, CallOp, ConfirmOp, Op, OutboxOp, QueueOp, history};
+pub use history::{CacheOp, CallOp, ConfirmOp, Op, OutboxOp, QueueOp, Theme, history};
 pub use people::EscalationOp;
+pub use runs::{RunOp, Starts, WorkerOp};
 pub use scenarios::{Bench, Check, SCENARIOS, Scenario};
 pub use see::Seen;
+pub use steps::{Begins, By, StepOp};
 
 use crate::{Bound, Clock, Limits, MemoryStore, Room, Store};
 use outlast_model::Wall;
@@ -81,6 +85,17 @@ pub const NARROW: Limits = Limits {
     key_keep: Duration::from_millis(20_000),
 };
 
+impl Theme {
+    /// So narrow that histories of it meet all of them.
+    const fn limits(self) -> Limits {
+        match self {
+            Theme::Gateway => NARROW,
+            // What waits for a person must not be refused too often to be decided.
+            Theme::Runs => Limits { escalations: narrow(12, 9, 300, 250), audit: 80, ..NARROW },
+        }
+    }
+}
+
 const fn narrow(rows: u64, share: u64, bytes: u64, share_bytes: u64) -> Room {
     Room { whole: Bound { rows, bytes }, tenant: Bound { rows: share, bytes: share_bytes } }
 }
@@ -115,8 +130,8 @@ impl std::error::Error for Divergence {}
 ///
 /// # Errors
 /// [`Divergence`] at the first difference, its history made as short as a few hundred more runs can.
-pub async fn compare(subject: &mut dyn Subject, seed: u64, length: usize) -> Result<(), Box<Divergence>> {
-    let Some(mut found) = first_difference(subject, seed, length).await else { return Ok(()) };
+pub async fn compare(subject: &mut dyn Subject, theme: Theme, seed: u64, length: usize) -> Result<(), Box<Divergence>> {
+    let Some(mut found) = first_difference(subject, theme, seed, length).await else { return Ok(()) };
     let mut runs = 0;
     let mut chunk = found.history.len() / 2;
     while chunk > 0 && runs < 400 {
@@ -126,7 +141,7 @@ pub async fn compare(subject: &mut dyn Subject, seed: u64, length: usize) -> Res
             let mut without = found.history.clone();
             without.drain(start..start + chunk);
             runs += 1;
-            match difference(subject, &without, seed).await {
+            match difference(subject, &without, theme, seed).await {
                 Some(smaller) => (found, shorter) = (smaller, true),
                 None => start += chunk,
             }
@@ -139,16 +154,21 @@ pub async fn compare(subject: &mut dyn Subject, seed: u64, length: usize) -> Res
 }
 
 /// As [`compare`], but the history is not made shorter.
-pub async fn first_difference(subject: &mut dyn Subject, seed: u64, length: usize) -> Option<Box<Divergence>> {
-    difference(subject, &history(seed, length), seed).await
+pub async fn first_difference(
+    subject: &mut dyn Subject,
+    theme: Theme,
+    seed: u64,
+    length: usize,
+) -> Option<Box<Divergence>> {
+    difference(subject, &history(theme, seed, length), theme, seed).await
 }
 
 /// What the model answers to the history of a seed: to see that histories meet what they are to meet.
-pub async fn answers(seed: u64, length: usize) -> Vec<Seen> {
+pub async fn answers(theme: Theme, seed: u64, length: usize) -> Vec<Seen> {
     let clock = ManualClock::start();
-    let mut model = see::Player::new(Box::new(MemoryStore::new(NARROW, clock.clone())));
+    let mut model = see::Player::new(Box::new(MemoryStore::new(theme.limits(), clock.clone())));
     let mut answers = Vec::with_capacity(length);
-    for op in history(seed, length) {
+    for op in history(theme, seed, length) {
         if let Op::Advance { millis } = op {
             clock.advance(millis);
         }
@@ -157,10 +177,10 @@ pub async fn answers(seed: u64, length: usize) -> Vec<Seen> {
     answers
 }
 
-async fn difference(subject: &mut dyn Subject, ops: &[Op], seed: u64) -> Option<Box<Divergence>> {
+async fn difference(subject: &mut dyn Subject, ops: &[Op], theme: Theme, seed: u64) -> Option<Box<Divergence>> {
     let (clock, model_clock) = (ManualClock::start(), ManualClock::start());
-    let mut tested = see::Player::new(subject.fresh(NARROW, clock.clone()));
-    let mut model = see::Player::new(Box::new(MemoryStore::new(NARROW, model_clock.clone())));
+    let mut tested = see::Player::new(subject.fresh(theme.limits(), clock.clone()));
+    let mut model = see::Player::new(Box::new(MemoryStore::new(theme.limits(), model_clock.clone())));
     for (at, op) in ops.iter().enumerate() {
         if let Op::Advance { millis } = op {
             clock.advance(*millis);

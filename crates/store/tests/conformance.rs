@@ -5,7 +5,7 @@ mod common;
 use common::{Memory, Sqlite, block_on};
 use outlast_store::{
     StoreError,
-    conformance::{Bench, SCENARIOS, Subject, answers, compare},
+    conformance::{Bench, SCENARIOS, Subject, Theme, answers, compare},
 };
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ fn the_sqlite_store_keeps_every_promise() {
 fn the_sqlite_store_answers_as_the_model_does() {
     let mut sqlite = Sqlite::new();
     for seed in 0..24 {
-        if let Err(difference) = block_on(compare(&mut sqlite, seed, 250)) {
+        if let Err(difference) = block_on(compare(&mut sqlite, Theme::Gateway, seed, 250)) {
             panic!("{difference}");
         }
     }
@@ -43,7 +43,8 @@ fn the_sqlite_store_answers_as_the_model_does() {
 fn the_sqlite_store_answers_as_the_model_does_on_drawn_seeds() {
     let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
     let drawn = runner.run(&proptest::prelude::any::<u64>(), |seed| {
-        block_on(compare(&mut Sqlite::new(), seed, 250)).map_err(|error| TestCaseError::fail(error.to_string()))
+        block_on(compare(&mut Sqlite::new(), Theme::Gateway, seed, 250))
+            .map_err(|error| TestCaseError::fail(error.to_string()))
     });
     drawn.unwrap();
 }
@@ -52,7 +53,7 @@ fn the_sqlite_store_answers_as_the_model_does_on_drawn_seeds() {
 #[test]
 fn histories_meet_every_kind_of_answer() {
     let seen: BTreeSet<String> = (0..60)
-        .flat_map(|seed| block_on(answers(seed, 250)))
+        .flat_map(|seed| block_on(answers(Theme::Gateway, seed, 250)))
         .flat_map(|answer| words(&format!("{answer:?}")))
         .collect();
     let expected = "Execute Replay InFlight Mismatch Held Lost Queued Full Waiting Running Done Failed Expired \

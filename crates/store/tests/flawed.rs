@@ -4,7 +4,7 @@ mod common;
 
 use common::{Sqlite, block_on};
 use outlast_store::{
-    conformance::{Bench, Check, SCENARIOS, Subject, compare, first_difference},
+    conformance::{Bench, Check, SCENARIOS, Subject, Theme, compare, first_difference},
     *,
 };
 use rusqlite::Connection;
@@ -209,7 +209,7 @@ impl Subject for Forgetful {
 /// The seed of the first history that shows a difference, and how short it could be made.
 fn found_by_histories(subject: &mut dyn Subject) -> Option<(u64, usize)> {
     (0..60).find_map(|seed| {
-        let difference = block_on(compare(subject, seed, 250)).err()?;
+        let difference = block_on(compare(subject, Theme::Gateway, seed, 250)).err()?;
         Some((seed, difference.history.len()))
     })
 }
@@ -246,7 +246,7 @@ fn a_row_that_is_lost_when_the_store_reopens_is_found() {
         "UPDATE epochs SET last = last - 1",
     ] {
         let mut forgetful = Forgetful { inner: Sqlite::new(), lost };
-        let found = (0..10).any(|seed| block_on(first_difference(&mut forgetful, seed, 150)).is_some());
+        let found = (0..10).any(|seed| block_on(first_difference(&mut forgetful, Theme::Gateway, seed, 150)).is_some());
         assert!(found, "{lost}");
     }
 }

@@ -3,7 +3,11 @@
 //! Commands name small numbers, so that they meet: the same keys, the same requests, claims made a few commands ago. A
 //! claim is named by how many claims ago it was made, so that a history can be cut anywhere and still makes sense.
 
-use super::people::{EscalationOp, escalation_op};
+use super::{
+    people::{EscalationOp, escalation_op},
+    runs::{RunOp, WorkerOp, run_op, worker_op},
+    steps::{StepOp, step_op},
+};
 use fastrand::Rng;
 use std::time::Duration;
 
@@ -19,6 +23,9 @@ pub enum Op {
     Cache(CacheOp),
     Escalation(EscalationOp),
     Confirm(ConfirmOp),
+    Run(RunOp),
+    Step(StepOp),
+    Worker(WorkerOp),
     Sweep { limit: u32 },
     Health,
 }
@@ -70,14 +77,26 @@ pub enum ConfirmOp {
     Take { token: u8, tenant: u8, fingerprint: u8 },
 }
 
+/// What a history is about. Each is short enough to meet all of what it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Calls, the queue, the cache, escalations of calls.
+    Gateway,
+    /// Runs, steps, effects, workers, and escalations of those.
+    Runs,
+}
+
 /// The history of a seed.
-pub fn history(seed: u64, length: usize) -> Vec<Op> {
+pub fn history(theme: Theme, seed: u64, length: usize) -> Vec<Op> {
     let mut rng = Rng::with_seed(seed);
     let mut ops: Vec<Op> = Vec::with_capacity(length);
     for _ in 0..length {
         // An answer that was lost is asked for again.
         let repeated = if rng.u8(..12) == 0 { ops.last().filter(|op| **op != Op::Crash).cloned() } else { None };
-        ops.push(repeated.unwrap_or_else(|| op(&mut rng)));
+        ops.push(repeated.unwrap_or_else(|| match theme {
+            Theme::Gateway => op(&mut rng),
+            Theme::Runs => op_about_runs(&mut rng),
+        }));
     }
     ops
 }
@@ -93,6 +112,19 @@ fn op(rng: &mut Rng) -> Op {
         85..89 => Op::Confirm(confirm_op(rng)),
         89..96 => Op::Outbox(outbox_op(rng)),
         96..98 => Op::Sweep { limit: rng.u32(..12) },
+        _ => Op::Health,
+    }
+}
+
+fn op_about_runs(rng: &mut Rng) -> Op {
+    match rng.u8(..100) {
+        0..15 => Op::Advance { millis: jump(rng) },
+        15..17 => Op::Crash,
+        17..52 => Op::Run(run_op(rng)),
+        52..89 => Op::Step(step_op(rng)),
+        89..93 => Op::Worker(worker_op(rng)),
+        93..97 => Op::Escalation(escalation_op(rng)),
+        97..99 => Op::Sweep { limit: rng.u32(..12) },
         _ => Op::Health,
     }
 }

@@ -4,13 +4,15 @@ use super::{
     Op, Subject,
     history::{CacheOp, CallOp, ConfirmOp, OutboxOp, QueueOp},
     people::{self, EscalationOp},
+    runs, steps,
 };
 use crate::{
-    AskConfirmation, AuditPage, AuditVerified, BeginCall, Begun, CallEnd, ClaimQueued, ClaimedItem, CompleteQueued,
-    Decided, Delivered, Delivery, DueDeliveries, DueEscalation, EndCall, Enqueue, Enqueued, Epoch, Escalation,
-    EscalationSummary, FailQueued, Fenced, Notice, Opened, Payload, QueuedView, Recall, ReleaseQueued, Remember,
-    Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, Store, StoreError, StoreHealth, Swept,
-    TakeConfirmation, Taken,
+    AskConfirmation, AuditPage, AuditVerified, Beaten, BeginCall, Begun, CallEnd, Cancelling, ClaimQueued, ClaimedItem,
+    ClaimedRun, CompleteQueued, Decided, Delivered, Delivery, DueDeliveries, DueEscalation, EndCall, Enqueue, Enqueued,
+    Epoch, Escalation, EscalationSummary, FailQueued, Fenced, Notice, Opened, Payload, QueueDepth, QueuedView, Recall,
+    ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery, RunEnd, RunView, Signalled,
+    Started, StepBegun, StepEnded, StepView, Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
+    UnknownEffect, Waited, WorkerView,
 };
 use outlast_model::{RouteId, TenantId, policy::Priority};
 use std::sync::Arc;
@@ -41,6 +43,24 @@ pub enum Seen {
     Retried(Retried),
     Swept(Swept),
     Health(StoreHealth),
+    Started(Started),
+    ClaimedRun(Option<Box<ClaimedRun>>),
+    Beaten(Beaten),
+    Waited(Waited),
+    Signalled(Signalled),
+    Cancelling(Cancelling),
+    Run(Option<Box<RunView>>),
+    RunPayloads(Option<Payload>, Option<RunEnd>),
+    Runs(Vec<RunView>),
+    Journal(Vec<StepView>),
+    StepBegun(Box<StepBegun>),
+    StepEnded(StepEnded),
+    Step(Option<Box<StepView>>),
+    UnknownEffects(Vec<UnknownEffect>),
+    DecidedAbout(Arc<str>, Decided),
+    Drained(bool),
+    Workers(Vec<WorkerView>),
+    Depths(Vec<QueueDepth>),
     Failed(&'static str, Option<bool>),
     /// An epoch that is not later than all before it.
     StaleEpoch,
@@ -54,14 +74,19 @@ pub(super) struct Player {
     items: Vec<(Arc<str>, Epoch)>,
     deliveries: Vec<(Arc<str>, Epoch)>,
     people: people::Claims,
+    runs: runs::Claims,
+    attempts: steps::Attempts,
+    /// How many commands there were.
+    commands: u32,
     last_epoch: Epoch,
 }
 
 impl Player {
     pub(super) fn new(store: Box<dyn Store>) -> Self {
         let (calls, items, deliveries) = (Vec::new(), Vec::new(), Vec::new());
-        let people = people::Claims::default();
-        Player { store: Some(store), calls, items, deliveries, people, last_epoch: Epoch(0) }
+        let (people, runs, attempts) = (people::Claims::default(), runs::Claims::default(), steps::Attempts::default());
+        let (store, commands, last_epoch) = (Some(store), 0, Epoch(0));
+        Player { store, calls, items, deliveries, people, runs, attempts, commands, last_epoch }
     }
 
     pub(super) fn reopen(&mut self, subject: &mut dyn Subject) {
@@ -76,6 +101,7 @@ impl Player {
     }
 
     async fn carry_out(&mut self, store: &dyn Store, op: &Op) -> Result<Seen, StoreError> {
+        self.commands += 1;
         match op {
             Op::Advance { .. } | Op::Crash => Ok(Seen::Nothing),
             Op::Call(op) => self.call(store, op).await,
@@ -84,6 +110,21 @@ impl Player {
             Op::Cache(op) => cache(store, op).await,
             Op::Escalation(op) => self.people(store, op).await,
             Op::Confirm(op) => confirm(store, op).await,
+            Op::Run(op) => {
+                let (seen, drawn) = self.runs.play(store, op, self.commands).await?;
+                Ok(match drawn {
+                    Some(epoch) => self.unless_stale(epoch, seen),
+                    None => seen,
+                })
+            }
+            Op::Step(op) => {
+                let (mut seen, drawn) = self.attempts.play(store, &self.runs, op, self.commands).await?;
+                for epoch in drawn {
+                    seen = self.unless_stale(epoch, seen);
+                }
+                Ok(seen)
+            }
+            Op::Worker(op) => runs::work(store, op).await,
             Op::Sweep { limit } => Ok(Seen::Swept(store.sweep(*limit).await?)),
             Op::Health => {
                 let health = store.health().await?;
