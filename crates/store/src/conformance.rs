@@ -91,7 +91,7 @@ impl Theme {
         match self {
             Theme::Gateway => NARROW,
             // What waits for a person must not be refused too often to be decided.
-            Theme::Runs => Limits { escalations: narrow(12, 9, 300, 250), audit: 80, ..NARROW },
+            Theme::Runs => Limits { escalations: narrow(12, 9, 300, 250), audit: 80, signals: 2, ..NARROW },
         }
     }
 }

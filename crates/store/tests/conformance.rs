@@ -63,6 +63,20 @@ fn histories_meet_every_kind_of_answer() {
     assert_eq!(missing, [""; 0]);
 }
 
+#[test]
+fn histories_of_runs_meet_every_kind_of_answer() {
+    let seen: BTreeSet<String> = (0..150)
+        .flat_map(|seed| block_on(answers(Theme::Runs, seed, 300)))
+        .flat_map(|answer| words(&format!("{answer:?}")))
+        .collect();
+    let expected = "New Before Mismatch ClaimedRun Held Cancel Drain Lost Signal Timer Parked Refused Cancelled Overdue \
+                    OverBudget Accepted Over Full Asked Ready Running Waiting Quarantined Done Failed Execute Verify \
+                    Wait InFlight NoRun Again Unknown Stale Approval UnknownEffect Exhausted LowConfidence Human Poison \
+                    DecidedAbout Stands Changed NotOffered Absent Verifying FailedFinal Intent limit_reached too_large";
+    let missing: Vec<_> = expected.split_whitespace().filter(|word| !seen.contains(*word)).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
 fn words(text: &str) -> Vec<String> {
     text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').map(str::to_owned).collect()
 }
