@@ -48,6 +48,12 @@ pub enum AlertKind {
     TelemetryTrouble,
     /// The durable store makes trouble.
     StoreTrouble,
+    /// Durable runs wait in a queue that no worker claims from.
+    QueueUnattended,
+    /// Durable runs wait in a version that no worker of their queue accepts.
+    VersionUnaccepted,
+    /// A durable run was claimed again and again without getting any further.
+    RunPoison,
 }
 
 /// Something a person should know.
@@ -188,6 +194,9 @@ enum Family {
     Reload,
     Telemetry,
     Store,
+    Queue,
+    Version,
+    Run,
 }
 
 /// The same alert about the same subject is told again after so long at the earliest.
@@ -342,6 +351,9 @@ impl AlertKind {
             AlertKind::ReloadRefused => "reload_refused",
             AlertKind::TelemetryTrouble => "telemetry_trouble",
             AlertKind::StoreTrouble => "store_trouble",
+            AlertKind::QueueUnattended => "queue_unattended",
+            AlertKind::VersionUnaccepted => "version_unaccepted",
+            AlertKind::RunPoison => "run_poison",
         }
     }
 
@@ -355,10 +367,13 @@ impl AlertKind {
             AlertKind::ReloadRefused => Family::Reload,
             AlertKind::TelemetryTrouble => Family::Telemetry,
             AlertKind::StoreTrouble => Family::Store,
+            AlertKind::QueueUnattended => Family::Queue,
+            AlertKind::VersionUnaccepted => Family::Version,
+            AlertKind::RunPoison => Family::Run,
         }
     }
 
-    /// Whether the webhook wants it. What concerns this process itself is always sent.
+    /// Whether the webhook wants it. What concerns this process itself, or work that nobody does, is always sent.
     fn wanted(self, events: &[AlertEvent]) -> bool {
         let any = |wanted: &[AlertEvent]| events.iter().any(|event| wanted.contains(event));
         match self {
@@ -369,7 +384,12 @@ impl AlertKind {
             AlertKind::QuotaExhausted => any(&[AlertEvent::Quota]),
             AlertKind::QualityDropped | AlertKind::QualityBack => any(&[AlertEvent::Quality]),
             AlertKind::KeyRestored => any(&[AlertEvent::Auth, AlertEvent::Quota]),
-            AlertKind::ReloadRefused | AlertKind::TelemetryTrouble | AlertKind::StoreTrouble => true,
+            AlertKind::ReloadRefused
+            | AlertKind::TelemetryTrouble
+            | AlertKind::StoreTrouble
+            | AlertKind::QueueUnattended
+            | AlertKind::VersionUnaccepted
+            | AlertKind::RunPoison => true,
         }
     }
 
@@ -383,7 +403,10 @@ impl AlertKind {
             | AlertKind::AccessDenied
             | AlertKind::ReloadRefused
             | AlertKind::TelemetryTrouble
-            | AlertKind::StoreTrouble => Level::Error,
+            | AlertKind::StoreTrouble
+            | AlertKind::QueueUnattended
+            | AlertKind::VersionUnaccepted
+            | AlertKind::RunPoison => Level::Error,
         }
     }
 }

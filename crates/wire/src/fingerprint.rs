@@ -7,6 +7,36 @@
 use crate::{Inbound, json::Str};
 use blake3::{Hash, Hasher};
 
+/// The deepest nesting a payload of a durable step may have.
+const DEPTH_MAX: usize = 128;
+
+/// The fingerprint of any JSON: field order, white space and the spelling of strings and numbers do not count. `None` of
+/// what nests deeper than 128 levels. What is no JSON has a fingerprint without a meaning.
+pub fn of(json: &[u8]) -> Option<[u8; 32]> {
+    let mut cursor = Cursor { body: json, at: 0 };
+    shallow(json).then(|| *cursor.value(Place::Elsewhere).as_bytes())
+}
+
+fn shallow(json: &[u8]) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in json {
+        match (quoted, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => quoted = !quoted,
+            (false, b'{' | b'[') => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return false;
+                }
+            }
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            (true | false, _) => {}
+        }
+    }
+    true
+}
+
 impl Inbound {
     /// The fingerprint of what is asked. Field order, white space and the spelling of strings and numbers do not count,
     /// nor does what may change when the same thing is asked again: `stream`, `stream_options`, `outlast.confirm`,
@@ -225,6 +255,15 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), bodies.len());
+    }
+
+    #[test]
+    fn any_json_has_one_that_its_spelling_does_not_change_unless_it_nests_too_deep() {
+        let plain = super::of(br#"{"stream":true,"b":[1,"x"],"a":null}"#);
+        assert_eq!(plain, super::of(br#" { "a":null, "b":[1.0,"\u0078"], "stream":true } "#));
+        assert_ne!(plain, super::of(br#"{"stream":false,"b":[1,"x"],"a":null}"#));
+        let nested = |depth: usize| super::of(("[".repeat(depth) + "\"[[\\\"[\"" + &"]".repeat(depth)).as_bytes());
+        assert!(nested(128).is_some() && nested(129).is_none());
     }
 
     proptest! {

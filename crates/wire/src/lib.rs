@@ -16,7 +16,7 @@ pub mod contract;
 pub mod crossing;
 mod document;
 pub mod error;
-mod fingerprint;
+pub mod fingerprint;
 pub mod inbound;
 mod json;
 pub mod judge;

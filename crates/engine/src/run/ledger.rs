@@ -341,21 +341,26 @@ pub fn transition(entry: &mut Entry, event: Event, now: Wall) -> Answer {
             settle_unknown(entry, Some(&ask), now)
         }
 
+        // Said once more. What it came to may be more than it said: a spent budget, a person.
+        (S::Done, Event::End { epoch, attempt, ended: Ended::Done, .. })
+        | (S::FailedFinal, Event::End { epoch, attempt, ended: Ended::Failed(_) | Ended::Unknown, .. })
+        | (S::Absent, Event::End { epoch, attempt, ended: Ended::Failed(Proof::Again { .. }) | Ended::Unknown, .. })
+        | (S::Unknown, Event::End { epoch, attempt, ended: Ended::Unknown, .. })
+        | (
+            S::Parked,
+            Event::End {
+                epoch,
+                attempt,
+                ended: Ended::Failed(Proof::Again { .. }) | Ended::Unknown | Ended::Review(_),
+                ..
+            },
+        ) if (epoch, attempt) == (entry.epoch, entry.attempt) => Answer::Recorded,
         // An end counts if it is the end of what was begun last.
         (S::Intent | S::Unknown | S::Verifying, Event::End { epoch, attempt, ended, cost })
             if (epoch, attempt) == (entry.epoch, entry.attempt) =>
         {
             entry.spent = entry.spent + cost;
             end(entry, ended, now)
-        }
-        // Said once more.
-        (S::Done, Event::End { epoch, attempt, ended: Ended::Done, .. })
-        | (S::FailedFinal, Event::End { epoch, attempt, ended: Ended::Failed(Proof::Final), .. })
-        | (S::Absent, Event::End { epoch, attempt, ended: Ended::Failed(Proof::Again { .. }), .. })
-        | (S::Parked, Event::End { epoch, attempt, ended: Ended::Review(_), .. })
-            if (epoch, attempt) == (entry.epoch, entry.attempt) =>
-        {
-            Answer::Recorded
         }
         (
             S::Intent | S::Done | S::FailedFinal | S::Unknown | S::Verifying | S::Absent | S::Parked,

@@ -90,6 +90,36 @@ pub(crate) enum ReplyBody {
         /// Where it puts the pieces.
         outlet: Outlet<Out>,
     },
+    /// All of it is here, and somebody has to know if it is not handed to the connection.
+    Guarded(Bytes, Unsent),
+}
+
+/// What is done about a reply that was never handed to its client's connection.
+pub(crate) struct Unsent(Option<Box<dyn FnOnce() + Send>>);
+
+impl Unsent {
+    /// Does this.
+    pub(crate) fn new(act: impl FnOnce() + Send + 'static) -> Self {
+        Unsent(Some(Box::new(act)))
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if let Some(act) = self.0.take() {
+            act();
+        }
+    }
+}
+
+impl ReplyBody {
+    /// The same, if all of it is here, with something to be done if it is not handed to the connection.
+    pub(crate) fn guarded(self, unsent: Unsent) -> Self {
+        match self {
+            ReplyBody::Whole(Some(bytes)) => ReplyBody::Guarded(bytes, unsent),
+            other @ (ReplyBody::Whole(None) | ReplyBody::Driven { .. } | ReplyBody::Guarded(..)) => other,
+        }
+    }
 }
 
 /// What a driver hands to the client's side.
@@ -114,6 +144,12 @@ impl Body for ReplyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let (driving, outlet) = match &mut *self {
+            ReplyBody::Guarded(bytes, unsent) => {
+                unsent.0 = None;
+                let bytes = std::mem::take(bytes);
+                *self = ReplyBody::Whole(None);
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
             ReplyBody::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             ReplyBody::Driven { driving, outlet } => (driving, outlet),
         };
@@ -140,6 +176,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ReplyBody::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            ReplyBody::Guarded(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             ReplyBody::Driven { .. } => SizeHint::default(),
         }
     }

@@ -292,6 +292,7 @@ pub struct Gateway {
     store_task: JoinHandle<()>,
     golden_task: JoinHandle<()>,
     verifying_task: JoinHandle<()>,
+    runs_task: JoinHandle<()>,
     queue_workers: queue::Workers,
     executors: runs::Executors,
 }
@@ -351,6 +352,7 @@ impl Gateway {
         let store_task = tokio::spawn(store::look_after(shared.clone()));
         let golden_task = tokio::spawn(golden::watch(shared.clone()));
         let verifying_task = tokio::spawn(tools::look_after(shared.clone()));
+        let runs_task = tokio::spawn(runs::watch(shared.clone()));
         let queue_workers = queue::Workers::start(&shared);
         let executors = runs::Executors::start(&shared);
         store::refresh(&shared).await;
@@ -364,6 +366,7 @@ impl Gateway {
             store_task,
             golden_task,
             verifying_task,
+            runs_task,
             queue_workers,
             executors,
         })
@@ -410,6 +413,7 @@ impl Gateway {
             store_task,
             golden_task,
             verifying_task,
+            runs_task,
             queue_workers,
             executors,
             address: _,
@@ -418,6 +422,7 @@ impl Gateway {
         let begun = shared.clock.mono();
         shared.draining.store(true, Ordering::Relaxed);
         shared.queue.wake();
+        shared.runs.close();
         shared.telemetry.event(LogEvent::info("drain", "stopping: calls in flight finish, new ones are refused"));
         phase.send_replace(Phase::Draining);
         let finished = match accepting.await {
@@ -425,6 +430,7 @@ impl Gateway {
             Err(_) => false,
         };
         golden_task.abort();
+        runs_task.abort();
         let left = patience.saturating_sub(shared.clock.mono().since(begun));
         tokio::join!(queue_workers.finish(left), executors.finish(left));
         verifying_task.abort();

@@ -11,7 +11,7 @@ use super::{
     intake::{self, Unread},
     journal,
     live::Live,
-    queue, reply_head, tools,
+    queue, reply_head, runs, tools,
 };
 use crate::{
     config::KeyHash,
@@ -88,13 +88,14 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
         (_, path) if path == "/v1/tools" || path.starts_with("/v1/tools/") => {
             tools::answer(&shared, &request_id, request).await
         }
+        (_, path) if runs::serves(path) => runs::answer(&shared, &request_id, request).await,
         _ => admin::answer(&shared, &request_id, request).await,
     };
     Ok(answered.unwrap_or_else(|denial| refusal(&shared, dialect, &request_id, denial).map(ReplyBody::from)))
 }
 
 /// The dialect errors are told in: of the path, else of the client's headers.
-fn spoken(path: &str, headers: &HeaderMap) -> Dialect {
+pub(super) fn spoken(path: &str, headers: &HeaderMap) -> Dialect {
     if path.starts_with("/v1/messages") || headers.contains_key(&named::ANTHROPIC_VERSION) {
         Dialect::Anthropic
     } else {

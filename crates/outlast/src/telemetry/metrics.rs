@@ -10,6 +10,7 @@
 mod durable;
 mod exposition;
 mod promises;
+mod runs;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use durable::{DurableMetrics, IdempotencyMetrics, StoreMetrics};
 use exposition::Exposition;
 use outlast_engine::{SignalView, TargetState, TargetView};
 use outlast_model::{RouteId, TargetId, Wall};
+pub use runs::{QueueSeen, RunMetrics, Seen};
 pub(super) use series::Series;
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -114,6 +116,8 @@ pub struct Metrics {
     pub durable: DurableMetrics,
     /// Tools.
     pub tools: ToolMetrics,
+    /// Durable runs.
+    pub runs: RunMetrics,
     series: Mutex<Series>,
     started: Wall,
 }
@@ -147,6 +151,7 @@ impl Metrics {
             journal: IdempotencyMetrics::default(),
             durable: DurableMetrics::default(),
             tools: ToolMetrics::default(),
+            runs: RunMetrics::default(),
             series: Mutex::new(Series::default()),
             started: clock.wall(),
         }
@@ -175,6 +180,7 @@ impl Metrics {
         durable::expose(&mut out, &self.store, &self.idempotency, &self.durable);
         durable::expose_journal(&mut out, &self.journal);
         tools::expose(&mut out, &self.tools);
+        runs::expose(&mut out, &self.runs);
         expose_process(&mut out, &Process::look(), self.started);
         out.finish()
     }

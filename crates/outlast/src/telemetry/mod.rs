@@ -17,7 +17,7 @@ pub mod trace;
 mod writer;
 
 pub use log::{Level, LogEvent, LogFormat};
-pub use metrics::{Metrics, ToolState};
+pub use metrics::{Metrics, QueueSeen, RunMetrics, Seen as RunsSeen, ToolState};
 pub use sink::{LogFields, Recorded, Telemetry, TelemetryOptions};
 pub use trace::TraceContext;
 

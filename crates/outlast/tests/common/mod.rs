@@ -10,6 +10,7 @@ pub(crate) mod faulty_store;
 pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod rig;
+pub(crate) mod runs;
 pub(crate) mod upstream;
 
 pub(crate) use ask::{Ask, Event, Reply};

@@ -25,8 +25,10 @@ pub(super) struct Hints {
 struct Ear {
     /// The number of the last hint it was given.
     heard: AtomicU64,
-    /// That of one it has not acted upon yet; 0: none.
+    /// That of one it has not begun to act upon; 0: none.
     pending: AtomicU64,
+    /// That of the one it acts upon; 0: none.
+    acting: AtomicU64,
     called: Notify,
 }
 
@@ -95,19 +97,24 @@ impl Waiter {
     /// Until there is a hint.
     pub(super) async fn hinted(&self) {
         self.ear.called.notified().await;
+        self.ear.acting.store(self.ear.pending.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// There was nothing in it for this one: the next shall look.
     pub(super) fn pass_on(&self) {
-        let hint = self.ear.pending.swap(0, Ordering::Relaxed);
+        self.pass(&self.ear.acting);
+    }
+
+    /// It found what the hint was about.
+    pub(super) fn found(&self) {
+        self.ear.acting.store(0, Ordering::Relaxed);
+    }
+
+    fn pass(&self, hint: &AtomicU64) {
+        let hint = hint.swap(0, Ordering::Relaxed);
         if hint > 0 {
             self.queues.iter().for_each(|queue| self.hints.pass(queue, hint));
         }
-    }
-
-    /// It found work: there may be more, so the next one looks, too.
-    pub(super) fn found(&self) {
-        self.ear.pending.store(0, Ordering::Relaxed);
     }
 }
 
@@ -123,7 +130,8 @@ impl Drop for Waiter {
             }
         }
         drop(waiting);
-        self.pass_on();
+        self.pass(&self.ear.acting);
+        self.pass(&self.ear.pending);
     }
 }
 
@@ -168,5 +176,18 @@ mod tests {
         two.found();
         drop(two);
         assert!(!hints.anybody_waits());
+    }
+
+    #[test]
+    fn two_hints_find_two_waiters_though_the_first_is_told_both() {
+        let hints = Arc::new(Hints::default());
+        let queues: [Arc<str>; 1] = ["a".into()];
+        let (one, two) = (hints.listen(&queues), hints.listen(&queues));
+        hints.nudge("a");
+        assert!(is_told(&one));
+        hints.nudge("a");
+        one.found();
+        drop(one);
+        assert!(is_told(&two));
     }
 }
