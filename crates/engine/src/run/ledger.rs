@@ -9,7 +9,7 @@
 //!              | holder gone, or outcome unclear          ^
 //!              |   pure, tx, keyed: Intent again          | absent, or a person: it did not, retry
 //!              |   verify: Unknown -- begin, after the quiet period --> Verifying -- done --> Done
-//!              |   once: Parked                                            | unclear too often
+//!              |   once: Parked, when it can no longer happen              | unclear too often
 //!              +----------------------------------------------------> Parked -- a person --> Done | FailedFinal | Absent
 //! ```
 
@@ -252,11 +252,12 @@ impl Entry {
             }
     }
 
-    /// What is done about it once its outcome is unknown.
-    pub fn if_unknown(&self, now: Wall) -> IfUnknown {
+    /// What is done about it once its outcome is unknown, if a repetition would be over by then: the receiver has to know
+    /// the key for as long.
+    pub fn if_unknown(&self, over_by: Wall) -> IfUnknown {
         match self.class {
             EffectClass::Pure | EffectClass::Tx => IfUnknown::Repeat,
-            EffectClass::Keyed { key_ttl, .. } if now < later(self.first_at, key_ttl) => IfUnknown::Repeat,
+            EffectClass::Keyed { key_ttl, .. } if over_by <= later(self.first_at, key_ttl) => IfUnknown::Repeat,
             EffectClass::Keyed { verify: Some(quiet), .. } | EffectClass::Verify { quiet_period: quiet } => {
                 IfUnknown::Verify { quiet }
             }
@@ -419,15 +420,17 @@ fn hold(entry: &mut Entry, state: LedgerState, ask: &Ask) {
 /// The last attempt may have taken place. What the class says is done about it: now if somebody asks, else as far as
 /// nobody is needed.
 fn settle_unknown(entry: &mut Entry, ask: Option<&Ask>, now: Wall) -> Answer {
-    let remedy = entry.if_unknown(now);
+    let remedy = entry.if_unknown(ask.map_or(now, |ask| ask.deadline));
     match remedy {
         IfUnknown::Repeat => {}
         IfUnknown::Verify { quiet } => entry.not_before = entry.verifiable(quiet).max(entry.not_before),
-        IfUnknown::Person => return park(entry, EscalationKind::UnknownEffect),
+        // A person who looked while it may still happen would decide on what is not yet true.
+        IfUnknown::Person => entry.not_before = entry.verifiable(Duration::ZERO).max(entry.not_before),
     }
     entry.state = LedgerState::Unknown;
     match ask {
         _ if entry.not_before > now => Answer::Wait { until: entry.not_before },
+        _ if remedy == IfUnknown::Person => park(entry, EscalationKind::UnknownEffect),
         None => Answer::Recorded,
         Some(ask) if remedy == IfUnknown::Repeat => attempt(entry, ask, now),
         Some(ask) => {
