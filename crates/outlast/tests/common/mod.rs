@@ -6,6 +6,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod conn;
+pub(crate) mod downstream;
 pub(crate) mod faulty_store;
 pub(crate) mod model;
 pub(crate) mod process;
@@ -15,6 +16,7 @@ pub(crate) mod upstream;
 
 pub(crate) use ask::{Ask, Event, Reply};
 pub(crate) use conn::Conn;
+pub(crate) use downstream::{DONE, Does, Downstream};
 pub(crate) use model::{Act, model, says};
 pub(crate) use process::Server;
 pub(crate) use rig::{Rig, plan, two_fakes};
