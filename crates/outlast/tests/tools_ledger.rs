@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     Ask, DONE, Does, Downstream, Reply, Rig,
-    downstream::{nowhere, tool},
+    downstream::{around, nowhere, rig, tool},
     guarded, until,
 };
 use serde_json::json;
@@ -67,7 +67,7 @@ async fn every_class_meets_every_outcome_as_its_promise_says() {
             toml += &tool(&format!("{class}_{name}"), &url, class, &format!("timeout = \"300ms\"\n{verify}"));
         }
     }
-    let rig = Rig::start(&toml).await;
+    let rig = rig(&toml).await;
     for (name, _, expected) in table {
         for (class, expected) in CLASSES.into_iter().zip(expected) {
             let (tool, path) = (format!("{class}_{name}"), format!("/{class}/{name}"));
@@ -93,7 +93,7 @@ async fn every_class_meets_every_outcome_as_its_promise_says() {
 #[tokio::test]
 async fn a_receiver_is_told_the_same_key_and_which_attempt_it_is_and_redirects_are_not_followed() {
     let downstream = Downstream::start([("/pay", vec![Does::Says(503, "{}"), DONE])]).await;
-    let rig = Rig::start(&tool("pay", &downstream.url("/pay"), "keyed", "headers = { x-shop = \"7\" }")).await;
+    let rig = rig(&tool("pay", &downstream.url("/pay"), "keyed", "headers = { x-shop = \"7\" }")).await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let reply = rig.ask(call("pay", "k").header("traceparent", trace)).await;
     assert_eq!((reply.status(), reply.json()), (200, json!({ "ok": true })), "{}", reply.text());
@@ -117,7 +117,7 @@ async fn what_took_place_is_found_by_asking_and_is_not_sent_again() {
     let found = Does::Says(200, r#"{"found": true, "id": "re_1"}"#);
     let downstream = Downstream::start([("/pay", vec![Does::Breaks, DONE]), ("/find", vec![found])]).await;
     let toml = tool("pay", &downstream.url("/pay"), "verify", &hook(&downstream.url("/find")));
-    let rig = Rig::start(&toml).await;
+    let rig = rig(&toml).await;
     let reply = rig.ask(call("pay", "k")).await;
     assert_eq!((reply.status(), reply.json()["id"].clone()), (200, json!("re_1")), "{}", reply.text());
     assert_eq!(downstream.seen("/pay").len(), 1);
@@ -129,7 +129,7 @@ async fn what_took_place_is_found_by_asking_and_is_not_sent_again() {
 #[tokio::test]
 async fn an_effect_that_nobody_can_tell_of_is_parked_after_three_questions() {
     let downstream = Downstream::start([("/pay", vec![Does::Breaks]), ("/find", vec![Does::Says(500, "{}")])]).await;
-    let rig = Rig::start(&tool("pay", &downstream.url("/pay"), "verify", &hook(&downstream.url("/find")))).await;
+    let rig = rig(&tool("pay", &downstream.url("/pay"), "verify", &hook(&downstream.url("/find")))).await;
     let reply = rig.ask(call("pay", "k")).await;
     assert_eq!((reply.status(), reply.json()["parked"].clone()), (202, json!("unknown_effect")), "{}", reply.text());
     assert_eq!((downstream.seen("/pay").len(), downstream.seen("/find").len()), (1, 3));
@@ -143,7 +143,7 @@ async fn an_effect_that_nobody_can_tell_of_is_parked_after_three_questions() {
 async fn an_effect_of_unknown_outcome_is_looked_into_when_nobody_asks_for_it_any_more() {
     let found = Does::Says(200, r#"{"found": true}"#);
     let downstream = Downstream::start([("/pay", vec![Does::Breaks]), ("/find", vec![found])]).await;
-    let rig = Rig::start(&tool("pay", &downstream.url("/pay"), "verify", &hook(&downstream.url("/find")))).await;
+    let rig = rig(&tool("pay", &downstream.url("/pay"), "verify", &hook(&downstream.url("/find")))).await;
     let reply = rig.ask(call("pay", "k").header("x-outlast-deadline-ms", "1")).await;
     assert_eq!((reply.status(), reply.json()["error"]["code"].clone()), (409, json!("step_not_yet")));
     assert!(reply.header("retry-after").is_some());
@@ -162,7 +162,7 @@ async fn what_cannot_be_reached_was_not_sent_and_goes_to_a_person_or_fails_as_it
         format!(r#"retry = {{ attempts = 2, base = "10ms", cap = "20ms", exhausted = "{exhausted}" }}"#)
     };
     let toml = tool("asks", &url, "once", &retry("escalate")) + &tool("fails", &url, "once", &retry("fail"));
-    let rig = Rig::start(&toml).await;
+    let rig = rig(&toml).await;
     let asked = rig.ask(call("asks", "k")).await;
     assert_eq!((asked.status(), asked.json()["parked"].clone()), (202, json!("exhausted")), "{}", asked.text());
     let failed = rig.ask(call("fails", "k")).await;
@@ -176,7 +176,7 @@ async fn what_cannot_be_reached_was_not_sent_and_goes_to_a_person_or_fails_as_it
 async fn that_a_later_attempt_was_refused_does_not_prove_that_an_earlier_one_did_nothing() {
     let acts = vec![Does::Breaks, Does::Says(403, "{}")];
     let downstream = Downstream::start([("/pay", acts)]).await;
-    let rig = Rig::start(&tool("pay", &downstream.url("/pay"), "keyed", "")).await;
+    let rig = rig(&tool("pay", &downstream.url("/pay"), "keyed", "")).await;
     let reply = rig.ask(call("pay", "k")).await;
     assert_eq!((reply.status(), reply.json()["parked"].clone()), (202, json!("unknown_effect")), "{}", reply.text());
     assert_eq!(downstream.seen("/pay").len(), 3, "it was tried as often as its budget allows");
@@ -186,7 +186,7 @@ async fn that_a_later_attempt_was_refused_does_not_prove_that_an_earlier_one_did
 async fn while_one_is_at_it_others_wait_and_a_caller_that_leaves_cancels_nothing() {
     let go = Arc::new(Notify::new());
     let downstream = Downstream::start([("/pay", vec![Does::Awaits(go.clone())])]).await;
-    let rig = Rig::start(&tool("pay", &downstream.url("/pay"), "once", "")).await;
+    let rig = rig(&tool("pay", &downstream.url("/pay"), "once", "")).await;
     let address = rig.address();
     let first = tokio::spawn(async move { call("pay", "k").try_send(address).await });
     until("the first to be sent", || downstream.seen("/pay").len() == 1).await;
@@ -213,8 +213,7 @@ async fn while_one_is_at_it_others_wait_and_a_caller_that_leaves_cancels_nothing
 async fn a_stopping_server_writes_down_what_its_callers_left_behind() {
     let go = Arc::new(Notify::new());
     let downstream = Downstream::start([("/pay", vec![Does::Awaits(go.clone())])]).await;
-    let toml = tool("pay", &downstream.url("/pay"), "once", "")
-        + "[store]\nfile = \"store.db\"\nplaintext_payloads = true\n[server]\n";
+    let toml = around(&tool("pay", &downstream.url("/pay"), "once", ""));
     let rig = Rig::start(&toml).await;
     let address = rig.address();
     let first = tokio::spawn(async move { call("pay", "k").try_send(address).await });

@@ -1,6 +1,11 @@
 //! What tools are at: a server that does as it is told, path by path, and counts the keys it is given.
 
-use super::upstream::{Request, Step, Upstream};
+use super::{
+    Rig,
+    faulty_store::SystemClock,
+    upstream::{Request, Step, Upstream},
+};
+use outlast_store::{Limits, MemoryStore};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -107,3 +112,15 @@ pub(crate) fn tool(name: &str, url: &str, effect: &str, more: &str) -> String {
 
 /// Quick enough for a test.
 pub(crate) const RETRY: &str = r#"retry = { attempts = 3, base = "10ms", cap = "20ms" }"#;
+
+/// What a config with tools needs beside them: a file for the ledger, and a provider, which nobody asks.
+pub(crate) fn around(tools: &str) -> String {
+    let provider = super::rig::provider("p", "openai-compatible", "http://127.0.0.1:9", "")
+        + "[routes.main]\ntargets = [\"p/m\"]\n";
+    format!("{tools}\n{provider}\n[store]\nfile = \"store.db\"\nplaintext_payloads = true\n")
+}
+
+/// A gateway with these tools and a ledger in memory.
+pub(crate) async fn rig(tools: &str) -> Rig {
+    Rig::start_on(&around(tools), Arc::new(MemoryStore::new(Limits::MEMORY, Arc::new(SystemClock)))).await
+}

@@ -29,7 +29,7 @@ pub(crate) struct FaultyStore {
 }
 
 #[derive(Debug)]
-struct SystemClock;
+pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Wall {

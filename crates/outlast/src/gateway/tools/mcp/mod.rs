@@ -13,6 +13,7 @@ use super::{
     attempt::{Errand, Outcome},
 };
 use crate::config::{McpServer, McpTransport};
+use outlast_engine::run::Proof;
 use outlast_model::policy::ToolKind;
 use serde_json::Value;
 use session::{Listed, Lost};
@@ -104,6 +105,10 @@ impl Lost {
         match self {
             Lost::Unsent(why) => {
                 Outcome::away(ToolError::new("unreachable", format!("The MCP server cannot be used: {why}.")))
+            }
+            Lost::Resting(after) => {
+                let error = ToolError::new("unreachable", "The MCP server keeps ending, and is started again later.");
+                Outcome::Failed { error, proof: Proof::Again { after }, fault: true }
             }
             Lost::Refused(error) => Outcome::refused(error),
             Lost::Http(lost) => lost.outcome(),

@@ -10,7 +10,7 @@ use super::{
     Told, Tools,
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// What is asked for.
 pub(super) const VERSION: &str = "2025-06-18";
@@ -26,6 +26,8 @@ pub(super) type Listed = Arc<Tools>;
 pub(super) enum Lost {
     /// It did not leave.
     Unsent(String),
+    /// It did not leave: the server keeps ending, and is started again after this.
+    Resting(Duration),
     /// It was refused.
     Refused(ToolError),
     /// The exchange that carried it failed.

@@ -1,6 +1,6 @@
 //! An MCP server as a child process: one JSON-RPC message a line.
 //!
-//! It is started by the first call, again by the next one after it has died, with growing pauses while it keeps dying.
+//! It is started by the first call, and again by the next one after it has ended; with growing pauses if it keeps ending.
 //! A message counts as sent once its line end is: without it the server has no whole message to act upon.
 
 use super::{
@@ -36,7 +36,7 @@ const LINE_MAX: usize = 4 << 20;
 const START_MAX: Duration = Duration::from_secs(30);
 /// What is kept of what it writes to standard error until it has started.
 const STDERR_MAX: usize = 4 << 10;
-/// The pause after a first start that failed; it doubles up to [`PAUSE_MAX`].
+/// The pause before a third start in a row; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// One that has lived so long is started again at once.
@@ -86,7 +86,7 @@ impl Process {
         let begun = clock::now();
         let starting = clock::timeout(timeout.mul_f64(0.75).min(START_MAX), self.running(shared));
         let running = match starting.await {
-            Ok(started) => started.map_err(Lost::Unsent)?,
+            Ok(started) => started?,
             Err(_) => return Err(Lost::Unsent("it did not start in time".into())),
         };
         if let Some(lost) = unknown_tool(&running.listed, tool) {
@@ -96,7 +96,7 @@ impl Process {
         running.pipe.ask("tools/call", params, left).await
     }
 
-    async fn running(&self, shared: &Shared) -> Result<Arc<Running>, String> {
+    async fn running(&self, shared: &Shared) -> Result<Arc<Running>, Lost> {
         if let Some(running) = self.alive() {
             return Ok(running);
         }
@@ -108,9 +108,13 @@ impl Process {
         if since.is_some_and(|since| since >= SETTLED) {
             starts.failed = 0;
         }
-        let pause = PAUSE.saturating_mul(1 << starts.failed.min(8)).min(PAUSE_MAX);
-        if starts.failed > 0 && since.is_some_and(|since| since < pause) {
-            return Err("it keeps ending, and is started again after a pause".into());
+        // The first one that ends is started again at once.
+        let pause = match starts.failed.checked_sub(2) {
+            None => Duration::ZERO,
+            Some(doubled) => PAUSE.saturating_mul(1 << doubled.min(8)).min(PAUSE_MAX),
+        };
+        if let Some(left) = since.and_then(|since| pause.checked_sub(since)).filter(|left| !left.is_zero()) {
+            return Err(Lost::Resting(left));
         }
         starts.last = Some(clock::now());
         // Given back when it has lived for a while.
@@ -122,7 +126,7 @@ impl Process {
             Err(why) => LogEvent::warn("mcp_not_started", format!("an MCP server does not start: {why}")),
         };
         shared.telemetry.event(event.with("server", self.config.name.to_string()));
-        let running = Arc::new(started?);
+        let running = Arc::new(started.map_err(Lost::Unsent)?);
         *self.lock() = Some(running.clone());
         Ok(running)
     }
@@ -185,7 +189,7 @@ async fn hello(pipe: &Pipe) -> Result<Tools, String> {
     let ask = async |method: &str, params: Value| match pipe.ask(method, params, START_MAX).await {
         Ok(result) => Ok(result),
         Err(Lost::Refused(_) | Lost::Answered(_)) => Err(format!("it refuses `{method}`")),
-        Err(Lost::Unsent(_) | Lost::Died | Lost::Http(_)) => Err("it ended".to_owned()),
+        Err(Lost::Unsent(_) | Lost::Resting(_) | Lost::Died | Lost::Http(_)) => Err("it ended".to_owned()),
         Err(Lost::Late) => Err(format!("it does not answer `{method}`")),
     };
     session::agreed(&ask("initialize", session::initialize_params()).await?)?;

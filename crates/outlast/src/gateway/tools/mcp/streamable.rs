@@ -120,7 +120,9 @@ impl Remote {
             Ok(Posted::Answer(Err(_), _) | Posted::Forgotten(_)) | Err(Lost::Refused(_) | Lost::Answered(_)) => {
                 Err(format!("it refuses `{method}`"))
             }
-            Err(Lost::Unsent(_) | Lost::Http(http::Lost::Unsent)) => Err("it cannot be reached".into()),
+            Err(Lost::Unsent(_) | Lost::Resting(_) | Lost::Http(http::Lost::Unsent)) => {
+                Err("it cannot be reached".into())
+            }
             Err(Lost::Http(http::Lost::Broke) | Lost::Died) => Err("the connection broke".into()),
             Err(Lost::Http(http::Lost::Late) | Lost::Late) => Err(format!("it does not answer `{method}`")),
         }
