@@ -139,7 +139,7 @@ pub struct EscalationSummary {
     pub question: Arc<str>,
     /// The hash of all that a person is shown and that is not theirs to change: a decision names it.
     pub shown: [u8; 32],
-    /// Who hears of it: 0 from the beginning, then ever higher. None while nobody has.
+    /// How many levels have heard of it. None before it was first looked at.
     pub level: Option<u32>,
     /// When it was opened.
     pub opened_at: Wall,
@@ -244,7 +244,7 @@ pub struct EscalationMoved {
     pub id: Arc<str>,
     /// The claim.
     pub epoch: Epoch,
-    /// The level it is at now.
+    /// How many levels have heard of it then.
     pub level: u32,
     /// What they hear.
     pub about: About,
