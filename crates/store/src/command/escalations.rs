@@ -281,7 +281,7 @@ impl About {
 
 impl Origin {
     /// Where the entry is kept that waits; none of a request, and of a run that waits as a whole.
-    pub(crate) fn place(&self, tenant: &TenantId) -> Option<Place> {
+    pub fn place(&self, tenant: &TenantId) -> Option<Place> {
         let Origin::Work { run, step, effect } = self else { return None };
         match (effect, run, step) {
             (Some((scope, key)), _, _) => {
@@ -304,7 +304,7 @@ impl Origin {
     }
 
     /// The run that waits.
-    pub(crate) fn run(&self, tenant: &TenantId) -> Option<RunRef> {
+    pub fn run(&self, tenant: &TenantId) -> Option<RunRef> {
         match self {
             Origin::Work { run: Some(run), .. } => Some(RunRef { tenant: tenant.clone(), id: run.clone() }),
             Origin::Work { run: None, .. } | Origin::Call { .. } => None,
