@@ -432,6 +432,7 @@ impl Gateway {
             runs_task,
             queue_workers,
             executors,
+            watchers,
             address: _,
         } = self;
         let patience = shared.live().config.server.drain_timeout;

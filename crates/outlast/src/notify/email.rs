@@ -25,7 +25,8 @@ pub(super) async fn send(
 /// `name@host` of printable ASCII, without anything that ends an address or a line.
 fn is_plain_address(address: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b',' | b';' | b'\\');
-    address.bytes().all(plain) && address.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
+    address.bytes().all(plain)
+        && address.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
 }
 
 fn mail(from: &str, to: &[Arc<str>], date: &str, message: &Message) -> String {

@@ -9,7 +9,7 @@ mod webhook;
 use crate::{
     alerts::{Alert, AlertKind, webhook::Postman},
     clock::{self, Clock},
-    config::{NotifyKind, Smtp},
+    config::NotifyKind,
     gateway::{Live, Shared},
     telemetry::LogEvent,
 };
@@ -133,7 +133,8 @@ async fn settle(shared: &Shared, notice: Notice, told: Result<(), Untold>) {
     let after = BACKOFF.saturating_mul(1 << notice.attempts.saturating_sub(1).min(16)).min(BACKOFF_MAX);
     let retry = RetryNotice { escalation: escalation.clone(), channel: channel.clone(), epoch, after };
     if let Ok(Retried::GivenUp) = shared.stored(shared.store().retry_notice(retry)).await {
-        let message = format!("Nobody could be told through {channel} that {escalation} waits: {why}. It goes on waiting.");
+        let message =
+            format!("Nobody could be told through {channel} that {escalation} waits: {why}. It goes on waiting.");
         let event = LogEvent::error("notice_given_up", message.clone());
         shared.telemetry.event(event.with("escalation", escalation.to_string()).with("channel", channel.to_string()));
         shared.raise(Alert { kind: AlertKind::NoticeGivenUp, subject: channel.to_string(), message });
@@ -177,7 +178,7 @@ impl Message {
             choices: kind.choices().iter().map(|verb| verb.name()).collect(),
             opened_at: at(*opened_at),
             answer_by: answer_by.map(at),
-            link: base.map(|base| format!("{}/v1/escalations/{id}", base.as_str().trim_end_matches('/'))),
+            link: base.map(|base| base.join(&format!("/v1/escalations/{id}")).to_string()),
             decided: decided.zip(notice.by.clone()).map(|((_, verb), by)| (verb, by)),
         }
     }
@@ -209,11 +210,9 @@ impl Message {
 
 fn named(origin: &Origin) -> Vec<(&'static str, String)> {
     match origin {
-        Origin::Call { route, request_id, failure } => vec![
-            ("Route", route.to_string()),
-            ("Request", request_id.to_string()),
-            ("Failure", failure.to_string()),
-        ],
+        Origin::Call { route, request_id, failure } => {
+            vec![("Route", route.to_string()), ("Request", request_id.to_string()), ("Failure", failure.to_string())]
+        }
         Origin::Work { run, step, effect } => {
             let run = run.as_ref().map(|run| ("Run", run.to_string()));
             let step = step.as_ref().map(|step| ("Step", step.to_string()));

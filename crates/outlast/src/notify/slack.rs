@@ -8,12 +8,7 @@ use crate::{
 use http::Uri;
 use serde_json::{Value, json};
 
-pub(super) async fn post(
-    url: &Uri,
-    message: &Message,
-    postman: &mut Postman,
-    clock: &Clock,
-) -> Result<(), Untold> {
+pub(super) async fn post(url: &Uri, message: &Message, postman: &mut Postman, clock: &Clock) -> Result<(), Untold> {
     let delivery = Delivery { to: url.clone(), secret: None, body: body(message).to_string().into() };
     postman.post(&delivery, clock, TIMEOUT).await.map_err(|undelivered| Untold { why: undelivered.why })
 }

@@ -137,8 +137,7 @@ fn not_offered(kind: EscalationKind) -> Denial {
 /// The 409 of a decision that came second, with the first.
 fn already(first: &Decision, request_id: &RequestId) -> Answer {
     let message = format!("{} has decided: {}. That stands.", first.by, first.verb);
-    let refused =
-        error::refused(Dialect::OpenaiChat, Refused::AlreadyDecided, &message, None, request_id.as_str());
+    let refused = error::refused(Dialect::OpenaiChat, Refused::AlreadyDecided, &message, None, request_id.as_str());
     let mut body: Value = serde_json::from_slice(&refused.body).unwrap_or(Value::Null);
     body["decision"] = view::decision(first);
     Answer::json(StatusCode::CONFLICT, body)
@@ -163,7 +162,9 @@ fn judge(live: &Live, escalation: &EscalationSummary, step: Option<&StepView>, s
     ] {
         match (is_there, belongs) {
             (false, true) => {
-                return Err(bad(format!("`{}` needs `{name}`, as JSON; `null` if there is none.", said.verb)).about(name));
+                return Err(
+                    bad(format!("`{}` needs `{name}`, as JSON; `null` if there is none.", said.verb)).about(name)
+                );
             }
             (true, false) => return Err(bad(format!("`{}` takes no `{name}`.", said.verb)).about(name)),
             (true, true) | (false, false) => {}

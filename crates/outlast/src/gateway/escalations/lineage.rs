@@ -1,7 +1,7 @@
 //! All that led to an escalation: the run and its journal, the effect's state, what was decided before.
 
-use super::view::{decision, hex, json_of};
 use super::super::store::shown;
+use super::view::{decision, hex, json_of};
 use outlast_model::{Wall, run::LedgerState};
 use outlast_store::{
     EscalationFilter, EscalationState, EscalationSummary, Page, Payload, RunView, StepView, Store, StoreError,

@@ -26,18 +26,8 @@ pub(super) fn json_of(payload: &Payload) -> Value {
 
 /// An escalation in a list.
 pub(crate) fn summary(escalation: &EscalationSummary) -> Value {
-    let EscalationSummary {
-        id,
-        tenant,
-        kind,
-        origin,
-        question,
-        shown: seen,
-        level,
-        opened_at,
-        answer_by,
-        decided,
-    } = escalation;
+    let EscalationSummary { id, tenant, kind, origin, question, shown: seen, level, opened_at, answer_by, decided } =
+        escalation;
     let mut shown = json!({ "id": id, "tenant": tenant, "kind": kind });
     match origin {
         Origin::Call { route, request_id, failure } => {
@@ -80,7 +70,8 @@ pub(crate) fn whole(escalation: &Escalation, may_decide: bool) -> Value {
     }
     let kind = escalation.summary.kind;
     let takes = kind.choices().iter().filter_map(|verb| Some((verb.name(), takes(brings(kind, *verb))?)));
-    shown["takes"] = takes.map(|(verb, takes)| (verb.to_owned(), json!(takes))).collect::<serde_json::Map<_, _>>().into();
+    shown["takes"] =
+        takes.map(|(verb, takes)| (verb.to_owned(), json!(takes))).collect::<serde_json::Map<_, _>>().into();
     shown["fingerprint"] = json!(hex(&escalation.fingerprint));
     shown["attempts"] = json!(escalation.attempts);
     shown["context"] = json_of(&escalation.payload);

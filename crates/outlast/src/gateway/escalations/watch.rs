@@ -5,7 +5,9 @@ use super::super::{Shared, live::Live};
 use crate::{clock, config::Unanswered, telemetry::LogEvent};
 use outlast_engine::run::{Look, Patience, Tell, Waiting, look};
 use outlast_model::{Wall, run::Verb};
-use outlast_store::{About, DecideEscalation, DueEscalation, DueEscalations, EscalationMoved, EscalationSummary, Payload};
+use outlast_store::{
+    About, DecideEscalation, DueEscalation, DueEscalations, EscalationMoved, EscalationSummary, Payload,
+};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
