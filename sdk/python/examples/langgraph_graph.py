@@ -62,5 +62,6 @@ def parcel(order: str) -> Any:
 if __name__ == "__main__":
     with Outlast() as client:
         name = client.start(parcel, "order-17", id=sys.argv[1])
-        with Worker([parcel], client):
+        # A short lease: started again after a kill, it goes on within seconds.
+        with Worker([parcel], client, lease=5):
             print(client.result(name))

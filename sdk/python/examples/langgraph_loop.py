@@ -53,5 +53,6 @@ def research(question: str) -> State:
 if __name__ == "__main__":
     with Outlast() as client:
         name = client.start(research, "What makes software last?", id=sys.argv[1])
-        with Worker([research], client):
+        # A short lease: started again after a kill, it goes on within seconds.
+        with Worker([research], client, lease=5):
             print(client.result(name))

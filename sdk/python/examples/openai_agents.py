@@ -41,5 +41,6 @@ async def clerk(question: str) -> str:
 if __name__ == "__main__":
     with Outlast() as client:
         name = client.start(clerk, "Order 17: tool:look_up it, then tool:ship it.", id=sys.argv[1])
-        with Worker([clerk], client):
+        # A short lease: started again after a kill, it goes on within seconds.
+        with Worker([clerk], client, lease=5):
             print(client.result(name))

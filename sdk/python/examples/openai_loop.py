@@ -11,7 +11,6 @@ are steps of the same run, named by the model's own call id, which is recorded, 
 import json
 import os
 import sys
-import urllib.request
 from typing import Any
 
 from openai import OpenAI
@@ -20,7 +19,8 @@ URL = os.environ["OUTLAST_URL"]
 KEY = os.environ.get("OUTLAST_API_KEY", "none")
 RUN = sys.argv[1]
 
-client = OpenAI(base_url=f"{URL}/v1", api_key=KEY, default_headers={"x-outlast-run": RUN})
+# The client repeats what was lost on the way, and what another process was still at when it died: both are safe.
+client = OpenAI(base_url=f"{URL}/v1", api_key=KEY, default_headers={"x-outlast-run": RUN}, max_retries=8)
 
 LOOK_UP: Any = {
     "type": "function",
@@ -33,16 +33,10 @@ LOOK_UP: Any = {
 
 
 def call_tool(name: str, arguments: str, call_id: str) -> str:
-    """Through the server, which writes down what it says. A pure look-up could be called right here as well."""
-    headers = {
-        "authorization": f"Bearer {KEY}",
-        "content-type": "application/json",
-        "x-outlast-run": RUN,
-        "x-outlast-step": f"tool/{name}/{call_id}",
-    }
-    request = urllib.request.Request(f"{URL}/v1/tools/{name}", arguments.encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        return str(reply.read().decode())
+    """Through the server, which writes down what it says. A pure look-up could be done right here as well."""
+    named = {"x-outlast-step": f"tool/{name}/{call_id}"}
+    result = client.post(f"/tools/{name}", cast_to=object, body=json.loads(arguments), options={"headers": named})
+    return json.dumps(result)
 
 
 def answer(question: str) -> str:
