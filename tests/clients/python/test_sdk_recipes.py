@@ -91,8 +91,9 @@ def test_the_plain_openai_loop_replays_for_free_what_was_answered(example, downs
     assert [line["order"] for line in map(json.loads, said[-1:])] == ["19"]
     calls = [line for line in said if "cost" in line]
     assert len(calls) == 6 and whole == 6, "two model calls an order, each made once"
-    assert calls[:half] == ["replayed, cost 0"] * half and half == 3
-    assert all(call.startswith("answered") for call in calls[half:])
+    costs = [(how, float(cost)) for how, cost in (call.split(", cost ") for call in calls)]
+    assert half == 3 and costs[:half] == [("replayed", 0.0)] * half
+    assert all(how == "answered" and cost > 0 for how, cost in costs[half:])
     assert downstream.paths().count("/look_up") == 3
 
 
