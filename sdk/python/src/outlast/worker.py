@@ -278,6 +278,9 @@ class Worker:
             return False
         if not claim.closed:
             hear(claim, reply)
+            if claim.drained and not self._stopping.is_set():
+                log.info("told to drain")
+                self.stop()
         return reply.status < 500
 
 
