@@ -136,15 +136,12 @@ async fn a_lost_acknowledgement_is_said_again_and_changes_nothing() {
         let ended = claim.end("mail", json!({ "attempt": 1, "ok": "sent", "cost_usd": 0.5 })).await;
         assert_eq!((ended.status(), ended.json()), (200, json!({ "step": "done" })));
     }
+    claim.execute("flaky", json!({})).await;
     for _ in 0..2 {
-        claim.execute("flaky", json!({})).await;
-        for _ in 0..2 {
-            let error = json!({ "attempt": 1, "error": { "message": "busy", "sent": false, "retry_after_s": 3600 } });
-            let ended = claim.end("flaky", error).await.json();
-            assert_eq!(ended["step"], "again", "{ended}");
-            assert!(ended["after_ms"].as_i64().is_some_and(|after| after > 3_500_000), "{ended}");
-        }
-        break;
+        let error = json!({ "attempt": 1, "error": { "message": "busy", "sent": false, "retry_after_s": 3600 } });
+        let ended = claim.end("flaky", error).await.json();
+        assert_eq!(ended["step"], "again", "{ended}");
+        assert!(ended["after_ms"].as_i64().is_some_and(|after| after > 3_500_000), "{ended}");
     }
     claim.execute("final", json!({})).await;
     for _ in 0..2 {
@@ -155,7 +152,6 @@ async fn a_lost_acknowledgement_is_said_again_and_changes_nothing() {
     assert_eq!(replayed["error"]["message"], "no such order");
     for _ in 0..2 {
         let signal = json!({ "name": "paid", "id": "s-1", "payload": 7 });
-        assert_eq!(claim.post("signals", json!({ "epoch": null })).await.status(), 400);
         let reply = api.post(&format!("/v1/runs/{}/signals", claim.id), signal).await;
         assert_eq!(reply.status(), 202);
         let waited = claim.post("wait", json!({ "key": "payment", "signals": ["paid"] })).await;
