@@ -54,8 +54,6 @@ pub enum AlertKind {
     VersionUnaccepted,
     /// A durable run was claimed again and again without getting any further.
     RunPoison,
-    /// Nobody could be told that work waits for a person.
-    NoticeGivenUp,
 }
 
 /// Something a person should know.
@@ -199,7 +197,6 @@ enum Family {
     Queue,
     Version,
     Run,
-    Notice,
 }
 
 /// The same alert about the same subject is told again after so long at the earliest.
@@ -357,7 +354,6 @@ impl AlertKind {
             AlertKind::QueueUnattended => "queue_unattended",
             AlertKind::VersionUnaccepted => "version_unaccepted",
             AlertKind::RunPoison => "run_poison",
-            AlertKind::NoticeGivenUp => "notice_given_up",
         }
     }
 
@@ -374,7 +370,6 @@ impl AlertKind {
             AlertKind::QueueUnattended => Family::Queue,
             AlertKind::VersionUnaccepted => Family::Version,
             AlertKind::RunPoison => Family::Run,
-            AlertKind::NoticeGivenUp => Family::Notice,
         }
     }
 
@@ -394,8 +389,7 @@ impl AlertKind {
             | AlertKind::StoreTrouble
             | AlertKind::QueueUnattended
             | AlertKind::VersionUnaccepted
-            | AlertKind::RunPoison
-            | AlertKind::NoticeGivenUp => true,
+            | AlertKind::RunPoison => true,
         }
     }
 
@@ -412,8 +406,7 @@ impl AlertKind {
             | AlertKind::StoreTrouble
             | AlertKind::QueueUnattended
             | AlertKind::VersionUnaccepted
-            | AlertKind::RunPoison
-            | AlertKind::NoticeGivenUp => Level::Error,
+            | AlertKind::RunPoison => Level::Error,
         }
     }
 }

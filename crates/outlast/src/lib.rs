@@ -8,5 +8,4 @@ pub mod demo;
 pub mod failpoint;
 pub mod fake;
 pub mod gateway;
-pub(crate) mod notify;
 pub mod telemetry;

@@ -26,7 +26,7 @@ use crate::{
     Payload, QueuedView, Recall, ReleaseQueued, Remember, Remembered, RenewCall, RenewQueued, Retried, RetryDelivery,
     Store, StoreError, StoreHealth, Swept, TakeConfirmation, Taken,
 };
-use outlast_model::{TenantId, Wall};
+use outlast_model::{TenantId, Wall, run::RunState};
 use std::{
     future,
     path::PathBuf,
@@ -219,6 +219,12 @@ impl Facts {
             deliveries_given_up,
             notices_pending,
             notices_given_up,
+            runs: self.runs.len(),
+            runs_ready: self.runs.in_state(&[RunState::Ready]),
+            runs_running: self.runs.in_state(&[RunState::Running]),
+            runs_waiting: self.runs.in_state(&[RunState::Waiting]),
+            runs_parked: self.runs.in_state(&[RunState::Parked, RunState::Quarantined]),
+            effects: self.effects.len(),
             ..StoreHealth::default()
         }
     }

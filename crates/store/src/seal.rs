@@ -21,6 +21,8 @@ const KEY_ID_LEN: usize = 4;
 pub struct DataKey {
     id: [u8; KEY_ID_LEN],
     key: Arc<RandomizedNonceKey>,
+    /// What contents are hashed with, so that a hash tells nothing to whoever lacks the key.
+    addresses: [u8; 32],
 }
 
 impl DataKey {
@@ -33,7 +35,8 @@ impl DataKey {
         let mut id = [0; KEY_ID_LEN];
         id.copy_from_slice(&hash[..KEY_ID_LEN]);
         let key = RandomizedNonceKey::new(&AES_256_GCM, bytes).expect("a key of 32 bytes");
-        DataKey { id, key: Arc::new(key) }
+        let addresses = blake3::derive_key("outlast 2026-11-21 addresses of a store's blobs", bytes);
+        DataKey { id, key: Arc::new(key), addresses }
     }
 
     /// What sealed payloads and messages call it: eight hexadecimal digits of its hash.
@@ -111,7 +114,7 @@ impl Sealer {
 
     /// Seals with the first key.
     pub fn seal(&self, owner: Owner<'_>, payload: &[u8]) -> Vec<u8> {
-        let Some(DataKey { id, key }) = self.keys.first() else {
+        let Some(DataKey { id, key, .. }) = self.keys.first() else {
             return [&[PLAIN], payload].concat();
         };
         let mut sealed = Vec::with_capacity(payload.len() + AES_256_GCM.tag_len());
@@ -120,6 +123,14 @@ impl Sealer {
             .seal_in_place_append_tag(Aad::from(owner.bytes()), &mut sealed)
             .expect("AES-GCM seals anything shorter than 64 GiB");
         [&[AES_GCM], id.as_slice(), nonce.as_ref(), &sealed].concat()
+    }
+
+    /// A hash of content, keyed by the first key: the same for the same content as long as that key is the first.
+    pub(crate) fn address(&self, content: &[u8]) -> [u8; 32] {
+        match self.keys.first() {
+            Some(key) => *blake3::keyed_hash(&key.addresses, content).as_bytes(),
+            None => *blake3::hash(content).as_bytes(),
+        }
     }
 
     /// Opens what any of the keys sealed. `place` names the file in errors.

@@ -5,21 +5,35 @@
 
 mod audit;
 mod backup;
+mod blobs;
 mod cache;
 mod calls;
+mod claim;
 mod confirmations;
 mod cx;
 mod deliveries;
+mod effects;
+mod entries;
 mod escalations;
 mod fault;
+mod inbox;
+mod journal;
 mod migrate;
 mod notices;
 mod open;
 mod people;
 mod queue;
 mod readers;
+mod ready;
+mod retention;
+mod run_checks;
 mod run_store;
+mod run_views;
+mod runs;
+mod steps;
 mod upkeep;
+mod words;
+mod workers;
 mod writer;
 
 pub use backup::{Restored, restore};

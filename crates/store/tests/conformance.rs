@@ -38,6 +38,16 @@ fn the_sqlite_store_answers_as_the_model_does() {
     }
 }
 
+#[test]
+fn runs_in_the_sqlite_store_answer_as_the_model_does() {
+    let mut sqlite = Sqlite::new();
+    for seed in 0..24 {
+        if let Err(difference) = block_on(compare(&mut sqlite, Theme::Runs, seed, 300)) {
+            panic!("{difference}");
+        }
+    }
+}
+
 /// Other seeds on every machine and day: proptest draws them, prints the one that failed and keeps it.
 #[test]
 fn the_sqlite_store_answers_as_the_model_does_on_drawn_seeds() {

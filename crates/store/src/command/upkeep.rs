@@ -48,6 +48,18 @@ pub struct StoreHealth {
     pub notices_pending: u64,
     /// Notices given up, of escalations still kept.
     pub notices_given_up: u64,
+    /// Runs, ended ones still known among them.
+    pub runs: u64,
+    /// Runs that are ready to be claimed, at once or later, and those that are journaled to without claims.
+    pub runs_ready: u64,
+    /// Runs that are claimed, those whose lease ran out among them.
+    pub runs_running: u64,
+    /// Runs that wait for a timer or a signal.
+    pub runs_waiting: u64,
+    /// Runs that wait for a person, quarantined ones among them.
+    pub runs_parked: u64,
+    /// Entries of the tenants' ledgers.
+    pub effects: u64,
 }
 
 /// A backup was made and checked.

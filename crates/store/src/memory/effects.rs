@@ -62,6 +62,10 @@ impl Row {
 }
 
 impl Effects {
+    pub(super) fn len(&self) -> u64 {
+        self.tally.rows()
+    }
+
     pub(super) fn put(&mut self, at: &Place, kept: Kept) {
         let Some(key) = key(at) else { return };
         let bytes = kept.bytes();

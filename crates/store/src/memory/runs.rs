@@ -184,6 +184,14 @@ impl Runs {
         self.rows.iter()
     }
 
+    pub(super) fn len(&self) -> u64 {
+        self.tally.rows()
+    }
+
+    pub(super) fn in_state(&self, states: &[RunState]) -> u64 {
+        self.rows.values().filter(|row| states.contains(&row.head.state)).count() as u64
+    }
+
     pub(super) fn start(&mut self, command: StartRun, limits: &Limits, now: Wall) -> Result<Started, StoreError> {
         fits(&command.input, limits)?;
         let input_hash = *blake3::hash(command.input.as_bytes()).as_bytes();

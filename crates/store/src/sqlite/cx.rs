@@ -85,10 +85,13 @@ pub(super) enum Kind {
     Cache,
     Escalations,
     Confirmations,
+    Runs,
+    Effects,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 5] = [Kind::Calls, Kind::Queue, Kind::Cache, Kind::Escalations, Kind::Confirmations];
+    pub(super) const ALL: [Kind; 7] =
+        [Kind::Calls, Kind::Queue, Kind::Cache, Kind::Escalations, Kind::Confirmations, Kind::Runs, Kind::Effects];
 
     /// Its table.
     pub(super) fn name(self) -> &'static str {
@@ -98,6 +101,8 @@ impl Kind {
             Kind::Cache => "cache",
             Kind::Escalations => "escalations",
             Kind::Confirmations => "confirmations",
+            Kind::Runs => "runs",
+            Kind::Effects => "effects",
         }
     }
 
@@ -108,6 +113,8 @@ impl Kind {
             Kind::Cache => limits.cache,
             Kind::Escalations => limits.escalations,
             Kind::Confirmations => limits.confirmations,
+            Kind::Runs => limits.runs,
+            Kind::Effects => limits.effects,
         }
     }
 
@@ -119,6 +126,8 @@ impl Kind {
             Kind::Cache => "cached replies",
             Kind::Escalations => "escalations",
             Kind::Confirmations => "questions to users",
+            Kind::Runs => "runs",
+            Kind::Effects => "effects",
         };
         StoreError::LimitReached { what, of_tenant }
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub(super) enum Fault {
     /// The store's own reason.
     Store(StoreError),
+    /// The store's own reason, found after nothing but room was made, which is kept.
+    Refused(StoreError),
     /// SQLite's.
     Sql(rusqlite::Error),
 }
@@ -31,7 +33,7 @@ impl Fault {
     /// In the store's words.
     pub(super) fn into_store_error(self, place: &Arc<str>) -> StoreError {
         match self {
-            Fault::Store(error) => error,
+            Fault::Store(error) | Fault::Refused(error) => error,
             Fault::Sql(error) => of_sqlite(&error, place),
         }
     }

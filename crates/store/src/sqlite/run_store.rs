@@ -1,113 +1,109 @@
 //! The part of the contract that runs, steps and effects need, for one SQLite file.
 
-use super::SqliteStore;
+use super::{SqliteStore, claim, effects, inbox, journal, run_views, runs, steps, workers};
 use crate::{
     Answer, BeatRun, Beaten, BeginStep, CancelRun, Cancelling, ClaimRun, ClaimUnknown, ClaimedRun, DrainWorker,
     EndStep, Fenced, FinishRun, JournalPage, MigrateRun, Page, Payload, Place, QueueDepth, ReleaseRun, RenewStep,
     RunEnd, RunFilter, RunPage, RunRef, RunStore, RunView, SeeWorker, SignalRun, Signalled, StartRun, Started,
-    StepBegun, StepEnded, StepView, StoreError, UnknownEffect, WaitRun, Waited, WorkerView,
+    StepBegun, StepEnded, StepView, UnknownEffect, WaitRun, Waited, WorkerView,
 };
 use outlast_model::Wall;
-use std::future;
 
 impl RunStore for SqliteStore {
-    fn start_run(&self, _command: StartRun) -> Answer<Started> {
-        not_yet("start_run")
+    fn start_run(&self, command: StartRun) -> Answer<Started> {
+        self.write(command.input.len(), move |cx| runs::start(cx, &command))
     }
 
-    fn claim_run(&self, _command: ClaimRun) -> Answer<Option<ClaimedRun>> {
-        not_yet("claim_run")
+    fn claim_run(&self, command: ClaimRun) -> Answer<Option<ClaimedRun>> {
+        self.write(0, move |cx| claim::claim(cx, &command))
     }
 
-    fn beat_run(&self, _command: BeatRun) -> Answer<Beaten> {
-        not_yet("beat_run")
+    fn beat_run(&self, command: BeatRun) -> Answer<Beaten> {
+        self.write(0, move |cx| claim::beat(cx, &command))
     }
 
-    fn wait_run(&self, _command: WaitRun) -> Answer<Waited> {
-        not_yet("wait_run")
+    fn wait_run(&self, command: WaitRun) -> Answer<Waited> {
+        self.write(0, move |cx| inbox::wait(cx, &command))
     }
 
-    fn signal_run(&self, _command: SignalRun) -> Answer<Signalled> {
-        not_yet("signal_run")
+    fn signal_run(&self, command: SignalRun) -> Answer<Signalled> {
+        self.write(command.payload.len(), move |cx| inbox::signal(cx, &command))
     }
 
-    fn release_run(&self, _command: ReleaseRun) -> Answer<Fenced> {
-        not_yet("release_run")
+    fn release_run(&self, command: ReleaseRun) -> Answer<Fenced> {
+        self.write(0, move |cx| runs::release(cx, &command))
     }
 
-    fn finish_run(&self, _command: FinishRun) -> Answer<Fenced> {
-        not_yet("finish_run")
+    fn finish_run(&self, command: FinishRun) -> Answer<Fenced> {
+        self.write(command.output.len(), move |cx| runs::finish(cx, &command))
     }
 
-    fn cancel_run(&self, _command: CancelRun) -> Answer<Cancelling> {
-        not_yet("cancel_run")
+    fn cancel_run(&self, command: CancelRun) -> Answer<Cancelling> {
+        self.write(0, move |cx| claim::cancel(cx, &command))
     }
 
-    fn migrate_run(&self, _command: MigrateRun) -> Answer<Fenced> {
-        not_yet("migrate_run")
+    fn migrate_run(&self, command: MigrateRun) -> Answer<Fenced> {
+        self.write(0, move |cx| claim::migrate(cx, &command))
     }
 
-    fn run(&self, _run: RunRef) -> Answer<Option<RunView>> {
-        not_yet("run")
+    fn run(&self, run: RunRef) -> Answer<Option<RunView>> {
+        self.readers.ask(move |cx| run_views::one(cx, &run))
     }
 
-    fn run_input(&self, _run: RunRef) -> Answer<Option<Payload>> {
-        not_yet("run_input")
+    fn run_input(&self, run: RunRef) -> Answer<Option<Payload>> {
+        self.readers.ask(move |cx| run_views::input(cx, &run))
     }
 
-    fn run_end(&self, _run: RunRef) -> Answer<Option<RunEnd>> {
-        not_yet("run_end")
+    fn run_end(&self, run: RunRef) -> Answer<Option<RunEnd>> {
+        self.readers.ask(move |cx| run_views::end(cx, &run))
     }
 
-    fn runs(&self, _filter: RunFilter, _page: Page) -> Answer<RunPage> {
-        not_yet("runs")
+    fn runs(&self, filter: RunFilter, page: Page) -> Answer<RunPage> {
+        self.readers.ask(move |cx| run_views::list(cx, &filter, page))
     }
 
-    fn journal(&self, _run: RunRef, _after: i64, _limit: u32) -> Answer<JournalPage> {
-        not_yet("journal")
+    fn journal(&self, run: RunRef, after: i64, limit: u32) -> Answer<JournalPage> {
+        self.readers.ask(move |cx| journal::page(cx, &run, after, limit.max(1)))
     }
 
-    fn begin_step(&self, _command: BeginStep) -> Answer<StepBegun> {
-        not_yet("begin_step")
+    fn begin_step(&self, command: BeginStep) -> Answer<StepBegun> {
+        let bytes = command.input.len() + command.undo.as_ref().map_or(0, Payload::len);
+        self.write(bytes, move |cx| steps::begin(cx, &command))
     }
 
-    fn renew_step(&self, _command: RenewStep) -> Answer<Fenced> {
-        not_yet("renew_step")
+    fn renew_step(&self, command: RenewStep) -> Answer<Fenced> {
+        self.write(0, move |cx| steps::renew(cx, &command))
     }
 
-    fn end_step(&self, _command: EndStep) -> Answer<StepEnded> {
-        not_yet("end_step")
+    fn end_step(&self, command: EndStep) -> Answer<StepEnded> {
+        self.write(command.payload.len(), move |cx| steps::end(cx, &command))
     }
 
-    fn step(&self, _place: Place) -> Answer<Option<StepView>> {
-        not_yet("step")
+    fn step(&self, place: Place) -> Answer<Option<StepView>> {
+        self.readers.ask(move |cx| journal::step(cx, &place))
     }
 
-    fn claim_unknown(&self, _command: ClaimUnknown) -> Answer<Vec<UnknownEffect>> {
-        not_yet("claim_unknown")
+    fn claim_unknown(&self, command: ClaimUnknown) -> Answer<Vec<UnknownEffect>> {
+        self.write(0, move |cx| effects::claim_unknown(cx, &command))
     }
 
-    fn see_worker(&self, _command: SeeWorker) -> Answer<()> {
-        not_yet("see_worker")
+    fn see_worker(&self, command: SeeWorker) -> Answer<()> {
+        self.write(0, move |cx| workers::see(cx, &command))
     }
 
-    fn drain_worker(&self, _command: DrainWorker) -> Answer<bool> {
-        not_yet("drain_worker")
+    fn drain_worker(&self, command: DrainWorker) -> Answer<bool> {
+        self.write(0, move |cx| workers::drain(cx, &command))
     }
 
     fn workers(&self) -> Answer<Vec<WorkerView>> {
-        not_yet("workers")
+        self.readers.ask(workers::views)
     }
 
     fn depths(&self) -> Answer<Vec<QueueDepth>> {
-        not_yet("depths")
+        self.readers.ask(workers::depths)
     }
 
     fn now(&self) -> Answer<Wall> {
-        not_yet("now")
+        self.readers.ask(|cx| Ok(cx.now))
     }
-}
-
-fn not_yet<T: Send + 'static>(what: &'static str) -> Answer<T> {
-    Box::pin(future::ready(Err(StoreError::Unsupported { what })))
 }

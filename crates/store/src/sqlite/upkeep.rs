@@ -6,7 +6,7 @@ use super::{
     deliveries, escalations,
     fault::Outcome,
     migrate::SCHEMA_VERSION,
-    notices, queue,
+    notices, queue, retention, run_checks, workers,
 };
 use crate::{Checked, StoreHealth, Swept, seal::Owner};
 use rusqlite::types::ValueRef;
@@ -22,8 +22,13 @@ pub(super) fn sweep(cx: Cx<'_>, limit: u32) -> Outcome<Swept> {
     cache::purge(cx, &mut left)?;
     confirmations::purge(cx, &mut left)?;
     escalations::purge(cx, &mut left)?;
+    let mut steps = retention::STEPS;
+    retention::purge_runs(cx, &mut left, &mut steps)?;
+    retention::purge_effects(cx, &mut left)?;
+    workers::purge(cx, &mut left)?;
     give_back(cx)?;
-    Ok(Swept { expired: expired.into(), removed: (before - expired - left).into(), more: left == 0 })
+    let more = left == 0 || steps == 0;
+    Ok(Swept { expired: expired.into(), removed: (before - expired - left).into(), more })
 }
 
 /// Free pages that a file keeps for what comes next: a megabyte.
@@ -46,6 +51,7 @@ pub(super) fn health(cx: Cx<'_>) -> Outcome<StoreHealth> {
     let (queue_waiting, queue_running, oldest) = queue::depth(cx)?;
     let (notices_pending, notices_given_up) = notices::counts(cx)?;
     let (deliveries_pending, deliveries_given_up) = deliveries::counts(cx)?;
+    let [runs_ready, runs_running, runs_waiting, runs_parked, runs_quarantined] = workers::counts(cx)?;
     Ok(StoreHealth {
         backend: "sqlite",
         schema: SCHEMA_VERSION,
@@ -60,6 +66,12 @@ pub(super) fn health(cx: Cx<'_>) -> Outcome<StoreHealth> {
         deliveries_given_up,
         notices_pending,
         notices_given_up,
+        runs: cx.rows(Kind::Runs)?,
+        runs_ready,
+        runs_running,
+        runs_waiting,
+        runs_parked: runs_parked + runs_quarantined,
+        effects: cx.rows(Kind::Effects)?,
         ..StoreHealth::default()
     })
 }
@@ -83,6 +95,7 @@ pub(super) fn check(cx: Cx<'_>) -> Outcome<Checked> {
     for (sql, table, column) in PAYLOADS {
         payloads(cx, sql, (table, column), &mut checked)?;
     }
+    run_checks::check(cx, &mut checked)?;
     if let Some((number, why)) = audit::verify(cx)?.broken {
         checked.faults.push(format!("entry {number} of the audit log: {why}").into());
     }

@@ -158,9 +158,11 @@ where
             let why = "a command panicked; this is a bug in Outlast".into();
             Err(Fault::Store(StoreError::Unavailable { place: cx.place.clone(), why }))
         });
+        let keeps = matches!(result, Err(Fault::Refused(_)));
         let result = result.map_err(|fault| fault.into_store_error(cx.place));
         let trouble = match &result {
             Ok(_) => Ok(()),
+            Err(_) if keeps => Ok(()),
             Err(StoreError::Full { .. }) => Err(Trouble::Full),
             Err(_) => Err(Trouble::Own),
         };

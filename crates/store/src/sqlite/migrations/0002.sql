@@ -15,8 +15,8 @@ CREATE TABLE lanes (
 CREATE INDEX lanes_by_queue ON lanes (queue, tenant);
 
 -- state: 0 ready, 1 running, 2 waiting, 3 parked, 4 quarantined, 5 done, 6 failed, 7 cancelled.
--- asked: the hash of what it was started with. waits_for: a JSON array of names. parked: a kind of escalation, in words.
--- bytes: of its input, its output, its journal and its signals.
+-- since: when it came to its state, or to its claim. waits_for: a JSON array of names. parked: why.
+-- bytes: of its input, its output, its journal and its waiting signals.
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE runs (
     state INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
     lease_until INTEGER NOT NULL,
-    claimed_at INTEGER NOT NULL,
+    since INTEGER NOT NULL,
     due INTEGER,
     barren INTEGER NOT NULL,
     cancelling INTEGER NOT NULL,
@@ -39,8 +39,7 @@ CREATE TABLE runs (
     created_at INTEGER NOT NULL,
     deadline INTEGER,
     cost_max INTEGER,
-    dropped INTEGER NOT NULL DEFAULT 0,
-    asked BLOB NOT NULL,
+    input_hash BLOB NOT NULL,
     key TEXT,
     key_hash BLOB,
     worker TEXT,
@@ -57,7 +56,7 @@ CREATE INDEX runs_by_state ON runs (state, run);
 CREATE INDEX runs_live ON runs (lane, state, unclaimed) WHERE state <= 4;
 CREATE INDEX runs_held ON runs (worker, run) WHERE state = 1;
 CREATE INDEX runs_escalated ON runs (escalation) WHERE escalation IS NOT NULL;
-CREATE INDEX runs_to_drop ON runs (ended_at, run) WHERE ended_at IS NOT NULL AND dropped = 0;
+CREATE INDEX runs_to_drop ON runs (ended_at, run) WHERE ended_at IS NOT NULL AND bytes > 0;
 CREATE INDEX runs_by_end ON runs (ended_at, run) WHERE ended_at IS NOT NULL;
 
 -- The runs that can be claimed by and by, in the order in which they are claimed: one that is ready or held, or waits
@@ -92,43 +91,46 @@ CREATE TABLE run_payloads (
     payload_blob INTEGER
 ) STRICT;
 
--- A run's journal. Of a step whose entry is in the tenant's ledger, effect is its row there and all from state on is
--- that of nothing.
--- class and budget: JSON, no budget is the usual one. state: 0 intent, 1 done, 2 failed_final, 3 unknown, 4 verifying,
--- 5 absent, 6 parked. held_by: the run whose claim epoch is; none: a claim of its own. look_at: nobody may be looking
--- after it from then on.
+-- A run's journal. Of a step whose entry is in the tenant's ledger, effect is its row there, and the rest stays as it was
+-- first written: the entry there counts.
+-- class and budget are JSON; none is pure, and the usual one. state: 0 intent, 1 done, 2 failed_final, 3 unknown,
+-- 4 verifying, 5 absent, 6 parked. by_run and by_step: what the last attempt was begun for. fenced: its claim is that
+-- run's, and not one of its own. look_at: nobody may be looking after it from then on. signal and timer: of a wait.
 CREATE TABLE steps (
     step INTEGER PRIMARY KEY AUTOINCREMENT,
     run INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     key TEXT NOT NULL,
     effect INTEGER,
-    kind INTEGER NOT NULL,
+    kind TEXT NOT NULL,
     name TEXT NOT NULL,
     undoes TEXT,
     divergences INTEGER NOT NULL,
     state INTEGER NOT NULL,
-    class TEXT NOT NULL,
+    class TEXT,
     fingerprint BLOB NOT NULL,
     budget TEXT,
     attempt INTEGER NOT NULL,
     forgiven INTEGER NOT NULL,
     unclear INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    held_by INTEGER,
+    by_run INTEGER,
+    by_step TEXT,
+    fenced INTEGER NOT NULL,
     held_until INTEGER NOT NULL,
     deadline INTEGER NOT NULL,
     not_before INTEGER NOT NULL,
     first_at INTEGER NOT NULL,
     budget_from INTEGER NOT NULL,
     spent INTEGER NOT NULL,
-    cost INTEGER NOT NULL,
     why TEXT,
     approved INTEGER NOT NULL,
     escalation TEXT,
     begun_at INTEGER NOT NULL,
     ended_at INTEGER,
     look_at INTEGER,
+    signal TEXT,
+    timer INTEGER,
     bytes INTEGER NOT NULL,
     payload BLOB,
     payload_blob INTEGER,
@@ -149,33 +151,33 @@ CREATE TABLE effects (
     tenant TEXT NOT NULL,
     scope TEXT NOT NULL,
     key TEXT NOT NULL,
-    kind INTEGER NOT NULL,
+    kind TEXT NOT NULL,
     name TEXT NOT NULL,
     undoes TEXT,
     divergences INTEGER NOT NULL,
     state INTEGER NOT NULL,
-    class TEXT NOT NULL,
+    class TEXT,
     fingerprint BLOB NOT NULL,
     budget TEXT,
     attempt INTEGER NOT NULL,
     forgiven INTEGER NOT NULL,
     unclear INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    held_by INTEGER,
+    by_run INTEGER,
+    by_step TEXT,
+    fenced INTEGER NOT NULL,
     held_until INTEGER NOT NULL,
     deadline INTEGER NOT NULL,
     not_before INTEGER NOT NULL,
     first_at INTEGER NOT NULL,
     budget_from INTEGER NOT NULL,
     spent INTEGER NOT NULL,
-    cost INTEGER NOT NULL,
     why TEXT,
     approved INTEGER NOT NULL,
     escalation TEXT,
     begun_at INTEGER NOT NULL,
     ended_at INTEGER,
     look_at INTEGER,
-    dropped INTEGER NOT NULL DEFAULT 0,
     bytes INTEGER NOT NULL,
     payload BLOB,
     payload_blob INTEGER,
@@ -188,7 +190,7 @@ CREATE TABLE effects (
     UNIQUE (tenant, scope, key)
 ) STRICT;
 CREATE INDEX effects_to_look_at ON effects (look_at, effect) WHERE look_at IS NOT NULL;
-CREATE INDEX effects_to_drop ON effects (ended_at, effect) WHERE ended_at IS NOT NULL AND dropped = 0;
+CREATE INDEX effects_to_drop ON effects (ended_at, effect) WHERE ended_at IS NOT NULL AND bytes > 0;
 CREATE INDEX effects_by_end ON effects (ended_at, effect) WHERE ended_at IS NOT NULL;
 CREATE INDEX steps_of_effect ON steps (effect) WHERE effect IS NOT NULL;
 
@@ -206,20 +208,19 @@ CREATE TABLE inbox (
 CREATE UNIQUE INDEX inbox_by_dedupe ON inbox (run, dedupe);
 CREATE INDEX inbox_waiting ON inbox (run, signal, name) WHERE given = 0;
 
--- tenant: '' is Outlast's own. queues and accepts: JSON.
+-- No tenant: Outlast's own. queues and accepts: JSON.
 CREATE TABLE workers (
-    worker TEXT NOT NULL,
-    tenant TEXT NOT NULL,
+    worker TEXT NOT NULL PRIMARY KEY,
+    tenant TEXT,
     label TEXT NOT NULL,
     queues TEXT NOT NULL,
     accepts TEXT NOT NULL,
     standby INTEGER NOT NULL,
     draining INTEGER NOT NULL,
     since INTEGER NOT NULL,
-    seen_at INTEGER NOT NULL,
-    PRIMARY KEY (worker, tenant)
+    seen_at INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX workers_by_sight ON workers (seen_at);
+CREATE INDEX workers_by_sight ON workers (seen_at, worker);
 
 CREATE TRIGGER runs_in AFTER INSERT ON runs BEGIN
     UPDATE totals SET rows = rows + 1, bytes = bytes + new.bytes WHERE kind = 'runs';
