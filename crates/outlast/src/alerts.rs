@@ -54,6 +54,8 @@ pub enum AlertKind {
     VersionUnaccepted,
     /// A durable run was claimed again and again without getting any further.
     RunPoison,
+    /// Nobody could be told that work waits for a person.
+    NoticeGivenUp,
 }
 
 /// Something a person should know.
@@ -197,6 +199,7 @@ enum Family {
     Queue,
     Version,
     Run,
+    Notice,
 }
 
 /// The same alert about the same subject is told again after so long at the earliest.
@@ -354,6 +357,7 @@ impl AlertKind {
             AlertKind::QueueUnattended => "queue_unattended",
             AlertKind::VersionUnaccepted => "version_unaccepted",
             AlertKind::RunPoison => "run_poison",
+            AlertKind::NoticeGivenUp => "notice_given_up",
         }
     }
 
@@ -370,6 +374,7 @@ impl AlertKind {
             AlertKind::QueueUnattended => Family::Queue,
             AlertKind::VersionUnaccepted => Family::Version,
             AlertKind::RunPoison => Family::Run,
+            AlertKind::NoticeGivenUp => Family::Notice,
         }
     }
 
@@ -389,7 +394,8 @@ impl AlertKind {
             | AlertKind::StoreTrouble
             | AlertKind::QueueUnattended
             | AlertKind::VersionUnaccepted
-            | AlertKind::RunPoison => true,
+            | AlertKind::RunPoison
+            | AlertKind::NoticeGivenUp => true,
         }
     }
 
@@ -406,7 +412,8 @@ impl AlertKind {
             | AlertKind::StoreTrouble
             | AlertKind::QueueUnattended
             | AlertKind::VersionUnaccepted
-            | AlertKind::RunPoison => Level::Error,
+            | AlertKind::RunPoison
+            | AlertKind::NoticeGivenUp => Level::Error,
         }
     }
 }

@@ -8,4 +8,5 @@ pub mod demo;
 pub mod failpoint;
 pub mod fake;
 pub mod gateway;
+pub(crate) mod notify;
 pub mod telemetry;

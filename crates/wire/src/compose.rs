@@ -78,6 +78,11 @@ impl Said {
 
 /// The body of a reply that is not streamed.
 pub fn whole(client: &Inbound, said: &Said) -> Bytes {
+    plain(client.dialect(), client.received_secs(), said)
+}
+
+/// The same where the request is not at hand: in this dialect, made at this time, in seconds since 1970.
+pub fn plain(dialect: Dialect, created: u64, said: &Said) -> Bytes {
     let mut parts = Vec::with_capacity(1 + said.tool_calls.len());
     if !said.text.is_empty() || said.tool_calls.is_empty() {
         parts.push(Part::Text { text: said.text.as_str().into(), extra: Extra::default() });
@@ -91,7 +96,7 @@ pub fn whole(client: &Inbound, said: &Said) -> Bytes {
         })
     }));
     let reply = Reply {
-        origin: client.dialect(),
+        origin: dialect,
         id: said.id.as_str().into(),
         model: said.model.as_str().into(),
         created: None,
@@ -102,8 +107,8 @@ pub fn whole(client: &Inbound, said: &Said) -> Bytes {
         usage: Some(said.usage),
         extra: Extra::default(),
     };
-    match client.dialect() {
-        Dialect::OpenaiChat => openai_chat::encode_reply(&reply, client.received_secs()),
+    match dialect {
+        Dialect::OpenaiChat => openai_chat::encode_reply(&reply, created),
         Dialect::Anthropic => anthropic::encode_reply(&reply, false),
     }
     .into()

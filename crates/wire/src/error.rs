@@ -75,13 +75,19 @@ pub enum Refused {
     NoSuchRun,
     /// Too many signals of one run wait for it.
     SignalsFull,
+    /// A person has decided already.
+    AlreadyDecided,
+    /// What waits is not what the person was shown.
+    Changed,
+    /// It cannot be decided so.
+    NotOffered,
     /// A bug; it is logged under the request id.
     Internal,
 }
 
 impl Refused {
     /// Every kind, for tables and tests.
-    pub const ALL: [Refused; 27] = [
+    pub const ALL: [Refused; 30] = [
         Refused::BadRequest,
         Refused::Unauthorized,
         Refused::Forbidden,
@@ -108,6 +114,9 @@ impl Refused {
         Refused::RunHeld,
         Refused::NoSuchRun,
         Refused::SignalsFull,
+        Refused::AlreadyDecided,
+        Refused::Changed,
+        Refused::NotOffered,
         Refused::Internal,
     ];
 }
@@ -208,6 +217,9 @@ const fn face_of_refusal(why: Refused) -> Face {
         Refused::RunHeld => request(409, "run_held"),
         Refused::NoSuchRun => face(404, "invalid_request_error", "no_such_run", "not_found_error"),
         Refused::SignalsFull => face(429, "rate_limit_error", "too_many_signals", "rate_limit_error"),
+        Refused::AlreadyDecided => request(409, "already_decided"),
+        Refused::Changed => request(409, "changed"),
+        Refused::NotOffered => request(422, "not_offered"),
         Refused::Internal => behind(500, "internal"),
     }
 }

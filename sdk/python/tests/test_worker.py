@@ -147,6 +147,8 @@ def test_a_heartbeat_stops_the_run_at_the_next_step(server, answer, after):
         server.claimed = lambda view: {**claim(view), "lease_s": 0.3}
         server.offer("long")
         server.until(lambda: told.is_set() and not worker._claims, "letting go")
+        told_to_leave = worker._stopping.is_set()
+    assert told_to_leave == bool(after), "a drained worker leaves, one that lost a run does not"
     assert server.bodies("second/begin") == [] and server.ends == {}
     assert server.released == after
 

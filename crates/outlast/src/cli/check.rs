@@ -106,6 +106,9 @@ pub fn summary(config: &Config) -> String {
     };
     let _ = writeln!(text, "listens on {}; {callers}; {admin}", config.server.listen);
     let _ = writeln!(text, "{}", durability(config));
+    for line in work(config) {
+        let _ = writeln!(text, "{line}");
+    }
     if !config.golden.is_empty() {
         let names: Vec<&str> = config.golden.iter().map(|task| &*task.name).collect();
         let _ = writeln!(text, "golden tasks: {}", names.join(", "));
@@ -124,6 +127,36 @@ fn durability(config: &Config) -> String {
         Sealing::Plaintext => "prompts and answers in plain text".to_owned(),
     };
     format!("keeps what must outlive the process in {}, {how}", store.file.display())
+}
+
+/// What durable work there is, and who decides about it.
+fn work(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !config.tools.is_empty() {
+        let effects = config.tools.values().filter(|tool| tool.spec.class.is_effect()).count();
+        let servers = match config.mcp.len() {
+            0 => String::new(),
+            servers => format!("; {}", count(servers, "MCP server")),
+        };
+        lines.push(format!("{}, {effects} with an effect{servers}", count(config.tools.len(), "tool")));
+    }
+    if !config.workflows.is_empty() {
+        let named = config.workflows.values().map(|plan| {
+            let steps = count(plan.spec.steps.len(), "step");
+            format!("{} (version {}, {steps})", plan.spec.name, plan.spec.version)
+        });
+        let all: Vec<String> = named.collect();
+        lines.push(format!("{}: {}", count(all.len(), "workflow"), all.join(", ")));
+    }
+    if !config.reviewers.is_empty() {
+        let names: Vec<&str> = config.reviewers.keys().map(|name| &**name).collect();
+        let told = match config.escalations.levels.len() {
+            0 => "nobody is told when work waits".to_owned(),
+            levels => format!("told in {}", count(levels, "level")),
+        };
+        lines.push(format!("{} may decide: {}; {told}", count(names.len(), "reviewer"), names.join(", ")));
+    }
+    lines
 }
 
 fn stream(route: &Route) -> String {
@@ -170,6 +203,13 @@ fn good_json(config: &Config) -> Value {
             "file": store.file,
             "keys": match &store.sealing { Sealing::Keys(keys) => keys.len(), Sealing::Plaintext => 0 },
         })),
+        "tools": config.tools.values().map(|tool| json!({
+            "tool": tool.spec.name, "kind": tool.spec.kind.name(), "effect": tool.spec.class.name(),
+        })).collect::<Vec<_>>(),
+        "workflows": config.workflows.values().map(|plan| json!({
+            "workflow": plan.spec.name, "version": plan.spec.version, "steps": plan.spec.steps.len(),
+        })).collect::<Vec<_>>(),
+        "reviewers": config.reviewers.keys().collect::<Vec<_>>(),
         "golden": config.golden.iter().map(|task| &*task.name).collect::<Vec<_>>(),
         "warnings": config.warnings,
     })

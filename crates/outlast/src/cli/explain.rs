@@ -1,8 +1,13 @@
-//! `outlast explain ROUTE`: what would happen to a call, and why. Read from the same config and the same remedy table
+//! `outlast explain NAME`: what would happen to a call of a route or tool, or to a run of a workflow, and why. Read from the same config and the same remedy table
 //! that the gateway runs on, so it cannot promise anything else.
 
 mod price;
 mod promise;
+mod tool;
+mod workflow;
+
+pub use tool::ToolExplanation;
+pub use workflow::WorkflowExplanation;
 
 use super::{
     ConfigArg, Exit,
@@ -28,8 +33,11 @@ use std::{collections::BTreeSet, fmt::Write};
 /// Arguments of `explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// A route, or `provider/model`
-    pub route: String,
+    /// A route, `provider/model`, a workflow, or a tool
+    pub name: String,
+    /// What it is the name of, where it names several things
+    #[arg(long, value_enum)]
+    pub kind: Option<Kind>,
     /// Where the config is.
     #[command(flatten)]
     pub config: ConfigArg,
@@ -38,8 +46,19 @@ pub struct ExplainArgs {
     pub json: bool,
 }
 
-/// Runs the command: [`Exit::Ok`], [`Exit::Config`] when the config has errors, [`Exit::Failed`] when it has no such
-/// route.
+/// What can be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// What a client names as `model`
+    Route,
+    /// What the server runs by itself
+    Workflow,
+    /// What `/v1/tools` and workflows call
+    Tool,
+}
+
+/// Runs the command: [`Exit::Ok`], [`Exit::Config`] when the config has errors, [`Exit::Failed`] when it has nothing of
+/// that name.
 pub fn run(args: ExplainArgs) -> Exit {
     let config = match args.config.load(&process_env) {
         Ok(config) => config,
@@ -48,17 +67,57 @@ pub fn run(args: ExplainArgs) -> Exit {
             return Exit::Config;
         }
     };
-    let Some(explanation) = Explanation::of(&config, &args.route) else {
-        let remedy = match config.did_you_mean(&args.route) {
-            Some(near) => format!("Did you mean \"{near}\"?"),
-            None => {
-                format!("Its routes: {}.", config.routes.keys().map(|id| id.as_str()).collect::<Vec<_>>().join(", "))
-            }
-        };
-        eprintln!("{} has no route \"{}\". {remedy}", config.source, args.route);
-        return Exit::Failed;
-    };
-    out(&if args.json { pretty(&explanation.json()) } else { explanation.text() })
+    match explained(&config, &args.name, args.kind, args.json) {
+        Some(text) => out(&text),
+        None => {
+            eprintln!(
+                "{} has no {} \"{}\". {}",
+                config.source,
+                what(args.kind),
+                args.name,
+                nearest(&config, &args.name)
+            );
+            Exit::Failed
+        }
+    }
+}
+
+/// The first thing of that name: a route, then a workflow, then a tool.
+fn explained(config: &Config, name: &str, kind: Option<Kind>, json: bool) -> Option<String> {
+    let wanted = |one: Kind| kind.is_none_or(|kind| kind == one);
+    if let Some(route) = wanted(Kind::Route).then(|| Explanation::of(config, name)).flatten() {
+        return Some(if json { pretty(&route.json()) } else { route.text() });
+    }
+    if let Some(workflow) = wanted(Kind::Workflow).then(|| WorkflowExplanation::of(config, name)).flatten() {
+        return Some(if json { pretty(&workflow.json()) } else { workflow.text() });
+    }
+    let tool = wanted(Kind::Tool).then(|| ToolExplanation::of(config, name)).flatten()?;
+    Some(if json { pretty(&tool.json()) } else { tool.text() })
+}
+
+fn what(kind: Option<Kind>) -> &'static str {
+    match kind {
+        None => "route, workflow or tool",
+        Some(Kind::Route) => "route",
+        Some(Kind::Workflow) => "workflow",
+        Some(Kind::Tool) => "tool",
+    }
+}
+
+fn nearest(config: &Config, name: &str) -> String {
+    if let Some(near) = config.did_you_mean(name) {
+        return format!("Did you mean \"{near}\"?");
+    }
+    let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let mut text = format!("Its routes: {}.", list(config.routes.keys().map(|id| id.as_str()).collect()));
+    if !config.workflows.is_empty() {
+        let names = config.workflows.keys().map(|name| name.as_str()).collect();
+        let _ = write!(text, " Its workflows: {}.", list(names));
+    }
+    if !config.tools.is_empty() {
+        let _ = write!(text, " Its tools: {}.", list(config.tools.keys().map(|name| name.as_str()).collect()));
+    }
+    text
 }
 
 /// A route with everything that decides about its calls.
@@ -186,10 +245,7 @@ impl<'c> Explanation<'c> {
     }
 
     fn promised(&self) -> Option<String> {
-        let sla = self.route.sla?;
-        let share = sla.availability.map(|share| format!("{} % of requests answered", promise::trim(share * 100.0)));
-        let p95 = sla.p95.map(|p95| format!("95 of 100 within {}", show_duration(p95)));
-        Some([share, p95].into_iter().flatten().collect::<Vec<_>>().join(", "))
+        self.route.sla.and_then(promise::sla)
     }
 
     /// What the model may do with tools on this target; absent where the contract has no policy.

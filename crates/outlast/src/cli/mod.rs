@@ -67,7 +67,7 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Judge the config: every error at once, with file, line and remedy
     Check(check::CheckArgs),
-    /// Say what would happen to a call of a route, and why
+    /// Say what would happen to a call of a route or tool, or to a run of a workflow, and why
     Explain(explain::ExplainArgs),
     /// Print the JSON Schema of the config file, for editors
     Schema(schema::SchemaArgs),

@@ -31,7 +31,7 @@ impl Reads {
         Reads { names: names.to_vec(), source: source.to_owned(), place: place.clone(), after }
     }
 
-    /// Whether it says what to do about a result that is not there.
+    /// Whether it says what to do about a result that is not there: `steps.NAME` is none then.
     fn asks_first(&self) -> bool {
         ["defined", "default", "none"].iter().any(|word| self.source.contains(word))
     }
@@ -64,7 +64,7 @@ impl Facts<'_> {
                 log.error(&reads.place, what, "Move one of the two, or ask for another step");
                 continue;
             }
-            if !(own && reads.after) && !self.surely_ran(step, at) && !reads.asks_first() {
+            if path.is_some() && !(own && reads.after) && !self.surely_ran(step, at) && !reads.asks_first() {
                 self.may_be_missing(step, reads, log);
             }
             self.path_is_there(step, path, reads, log);
@@ -83,7 +83,7 @@ impl Facts<'_> {
                 continue;
             }
             let sure = self.specs[step].when.is_none() && self.flow.always_precedes(step, end);
-            if !sure && !reads.asks_first() {
+            if path.is_some() && !sure && !reads.asks_first() {
                 self.may_be_missing(step, reads, log);
             }
             self.path_is_there(step, path, reads, log);
@@ -142,8 +142,8 @@ impl Facts<'_> {
     fn may_be_missing(&self, step: usize, reads: &Reads, log: &mut Log) {
         let name = self.names[step];
         let what = format!(
-            "step \"{name}\" may have been left out by then, and the run would fail here: \
-             `steps.{name} is defined` and `default(..)` tell"
+            "step \"{name}\" may have been left out by then, so that `steps.{name}` is none and the run fails here; \
+             `steps.{name} is none` tells, and `| default(..)` helps out"
         );
         log.warn(&reads.place, what);
     }

@@ -57,6 +57,7 @@ pub use secret::{KeyHash, SecretKey};
 pub use settings::DEFAULT_TIMEOUTS;
 pub use settings::{AlertEvent, Alerts, Config, Kind, LogFormat, Provider, Server, Telemetry, TlsFiles};
 pub use store::{DataKey, Sealing, StoreConfig};
+pub(crate) use tools::horizon;
 pub use units::show_duration;
 pub use url::BaseUrl;
 pub use work::{

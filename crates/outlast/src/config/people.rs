@@ -76,7 +76,7 @@ fn address(setting: &At<String>, log: &mut Log) -> Option<Arc<str>> {
             !local.is_empty() && local.len() <= 64 && local.chars().all(plain) && domain.split('.').all(label)
         });
     if !fits {
-        let what = format!("\"{}\" is not an address for mail", setting.value);
+        let what = format!("{:?} is not an address for mail", setting.value);
         log.error(&setting.place, what, "Write one like \"anna@example.com\"");
     }
     fits.then(|| text.into())

@@ -72,6 +72,7 @@ impl Reload {
         config.server.tls.clone_from(&running.server.tls);
         config.listen_on(running.server.listen)?;
         config.store.clone_from(&running.store);
+        config.warnings.extend(unversioned(running, &config));
         match config.unkept() {
             Some(error) if config.store.is_none() => return Err(ConfigErrors(vec![error])),
             Some(_) | None => {}
@@ -80,9 +81,38 @@ impl Reload {
     }
 }
 
+/// Runs that are under way keep their version, so a workflow that changed under the same one is done in two ways.
+fn unversioned(running: &Config, new: &Config) -> Vec<Box<str>> {
+    let plans = new.workflows.values().filter(|plan| {
+        let before = running.workflows.get(&plan.spec.name);
+        before.is_some_and(|before| before.spec.version == plan.spec.version && before.spec.hash != plan.spec.hash)
+    });
+    let told = plans.map(|plan| {
+        let (name, version) = (&plan.spec.name, &plan.spec.version);
+        let what = format!(
+            "{}: workflow \"{name}\" has changed and is still version {version}: runs that are under way go on with the \
+             changed one. Give it another version.",
+            new.source
+        );
+        what.into()
+    });
+    told.collect()
+}
+
 impl Config {
     /// A route that acknowledges what must outlive the process.
     fn unkept(&self) -> Option<ConfigError> {
+        if let Some(what) = self.keeps_runs() {
+            let what = format!("{what} needs the store, and a store is opened only at the start");
+            let path = "store".into();
+            return Some(ConfigError {
+                file: self.source.clone(),
+                line: None,
+                path,
+                what: what.into(),
+                remedy: "Restart Outlast".into(),
+            });
+        }
         let keeps = |kind: &BackstopKind| matches!(kind, BackstopKind::Queue { .. } | BackstopKind::Escalate { .. });
         let mut routes = self.routes.values();
         let (route, backstop) = routes.find_map(|route| {
@@ -99,6 +129,13 @@ impl Config {
             .into(),
             remedy: "Restart Outlast".into(),
         })
+    }
+
+    /// Work that must not be forgotten with the process.
+    fn keeps_runs(&self) -> Option<String> {
+        let workflow = self.workflows.keys().next().map(|name| format!("workflow \"{name}\""));
+        let acts = self.tools.values().find(|tool| tool.spec.class.is_effect() || tool.spec.approval.may_ask());
+        workflow.or_else(|| acts.map(|tool| format!("tool \"{}\"", tool.spec.name)))
     }
 
     /// Listens elsewhere than the file says.
@@ -136,6 +173,12 @@ impl Changes {
         compare("target", &targets(old), &targets(new), &mut lines);
         let routes = |config: &Config| config.routes.iter().map(|(id, r)| (id.to_string(), r.clone())).collect();
         compare("route", &routes(old), &routes(new), &mut lines);
+        let tools = |config: &Config| config.tools.iter().map(|(name, t)| (name.to_string(), t.clone())).collect();
+        compare("tool", &tools(old), &tools(new), &mut lines);
+        let servers = |config: &Config| config.mcp.iter().map(|(name, m)| (name.to_string(), m.clone())).collect();
+        compare("MCP server", &servers(old), &servers(new), &mut lines);
+        let plans = |config: &Config| config.workflows.iter().map(|(name, w)| (name.to_string(), w.clone())).collect();
+        compare("workflow", &plans(old), &plans(new), &mut lines);
         let sections = [
             ("server", old.server != new.server),
             ("health", old.health != new.health),
@@ -144,6 +187,10 @@ impl Changes {
             ("store", old.store != new.store),
             ("golden", old.golden != new.golden),
             ("backstops", old.webhook_secrets != new.webhook_secrets),
+            ("reviewers", old.reviewers != new.reviewers),
+            ("notify", old.notify != new.notify),
+            ("escalations", old.escalations != new.escalations),
+            ("runs", old.runs != new.runs),
         ];
         lines.extend(sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("~{name}")));
         let direct = |config: &Config| config.direct.keys().cloned().collect::<Vec<_>>();

@@ -46,24 +46,31 @@ pub(super) fn judge(file: &File, log: &mut Log) -> RunsConfig {
 
 /// What must not be forgotten needs a store; what may have to wait for a person needs a person.
 pub(super) fn durable(file: &File, tools: &BTreeMap<ToolName, Arc<Tool>>, log: &mut Log) {
-    if file.store.is_none() && !log.has_error_under("store") {
-        let remedy = "Add [store] with file = \"outlast-store.db\" and data_key = \"${OUTLAST_DATA_KEY}\"";
-        for (name, workflow) in file.workflows.iter().flat_map(|all| &all.value) {
-            let what = format!("runs of \"{name}\" must outlive the process, and there is no [store]");
-            log.error(&workflow.place, what, remedy);
-        }
-        for (name, tool) in file.tools.iter().flat_map(|all| &all.value) {
-            let Some(judged) = tools.get(name.as_str()) else { continue };
-            if judged.spec.class.is_effect() || judged.spec.approval.may_ask() {
-                let what = format!("whether `{name}` was called must outlive the process, and there is no [store]");
-                log.error(&tool.place, what, remedy);
-            }
-        }
-    }
+    needs_store(file, tools, log);
     if file.reviewers.as_ref().is_none_or(|all| all.value.is_empty()) && !log.has_error_under("reviewers") {
         if let Some((place, why)) = first_that_waits(file, tools) {
             log.warn(place, format_args!("{why}, and there is no reviewer: add [reviewers.NAME]"));
         }
+    }
+}
+
+/// Told once, where the first of them stands.
+fn needs_store(file: &File, tools: &BTreeMap<ToolName, Arc<Tool>>, log: &mut Log) {
+    if file.store.is_some() || log.has_error_under("store") {
+        return;
+    }
+    let acts = |name: &&String| {
+        let tool = tools.get(name.as_str());
+        tool.is_some_and(|tool| tool.spec.class.is_effect() || tool.spec.approval.may_ask())
+    };
+    let tools = file.tools.iter().flat_map(|all| &all.value).filter(|(name, _)| acts(name));
+    let tools = tools.map(|(name, at)| (&at.place, format!("whether `{name}` was called")));
+    let runs = file.workflows.iter().flat_map(|all| &all.value);
+    let runs = runs.map(|(name, at)| (&at.place, format!("where runs of \"{name}\" stand")));
+    if let Some((place, what)) = tools.chain(runs).min_by_key(|(place, _)| place.offset) {
+        let what = format!("{what} must outlive the process, and there is no [store]");
+        let remedy = "Add [store] with file = \"outlast-store.db\" and data_key = \"${OUTLAST_DATA_KEY}\"";
+        log.error(place, what, remedy);
     }
 }
 

@@ -12,8 +12,8 @@ use super::{
     workflows::Known,
 };
 use outlast_model::{
-    RouteId, ToolName, Usd,
-    policy::{Route, Sla, StepSpec, ToolMode, Undo},
+    RouteId, TargetId, ToolName, Usd,
+    policy::{Ability, Route, Sla, StepSpec, ToolKind, ToolMode, Undo},
     run::{EffectClass, RetryBudget},
 };
 use outlast_wire::{Shape, template::Template};
@@ -269,6 +269,9 @@ fn agent(file: &StepFile, place: &Place, known: Known<'_>, capped: bool, log: &m
         }
         names.push(name.as_str().into());
     }
+    if let (Some(route), Some(setting)) = (route.as_ref().and_then(|id| known.route(id.as_str())), &file.route) {
+        can_call_tools(route, setting, known, log);
+    }
     if let Some(cost) = file.cost_max_usd.as_ref().filter(|cost| cost.value == 0.0) {
         log.error(&cost.place, "nothing could be asked for nothing", "Write a positive amount, or remove it");
     }
@@ -281,6 +284,16 @@ fn agent(file: &StepFile, place: &Place, known: Known<'_>, capped: bool, log: &m
         max_turns: file.max_turns.as_ref().map_or(MAX_TURNS, |turns| turns.value),
         cost_max: file.cost_max_usd.as_ref().map(|cost| Usd::from_dollars(cost.value)),
     })
+}
+
+/// An agent whose models cannot call tools would only ever talk.
+fn can_call_tools(route: &Route, setting: &At<String>, known: Known<'_>, log: &mut Log) {
+    let cannot =
+        |id: &TargetId| known.targets.iter().any(|target| target.id == *id && target.capabilities.tools == Ability::No);
+    if !route.targets.is_empty() && route.targets.iter().all(|target| cannot(&target.target)) {
+        let what = "none of its targets can call tools";
+        log.error(&setting.place, what, "Name a route with a target that can, or use kind = \"model\"");
+    }
 }
 
 /// A tool that the route's contract withholds would never be called.
@@ -313,7 +326,7 @@ fn offered(tool: &super::Tool, route: &Route, place: &Place, log: &mut Log) {
         );
         log.error(place, what, "Remove it from `read_only`");
     }
-    if tool.spec.input.is_none() && !matches!(tool.spec.kind, outlast_model::policy::ToolKind::Mcp { .. }) {
+    if tool.spec.input.is_none() && !matches!(tool.spec.kind, ToolKind::Mcp { .. }) {
         log.warn(place, format_args!("`{name}` has no `input` schema, so a model is not told what it takes"));
     }
 }

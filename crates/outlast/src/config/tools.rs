@@ -200,7 +200,7 @@ fn keys_outlive_attempts(file: &ToolFile, class: &EffectClass, retry: &RetryBudg
 }
 
 /// How long after its first attempt begins the last one may end.
-pub(super) fn horizon(retry: &RetryBudget, timeout: Duration) -> Duration {
+pub(crate) fn horizon(retry: &RetryBudget, timeout: Duration) -> Duration {
     let waits = (1..retry.attempts.min(64)).map(|nth| retry.base.saturating_mul(1 << (nth - 1).min(30)).min(retry.cap));
     let more = retry.cap.saturating_mul(retry.attempts.saturating_sub(64));
     let waits = waits.fold(more, Duration::saturating_add);

@@ -4,7 +4,7 @@ use super::live::Live;
 use super::{
     Shared,
     body::ReplyBody,
-    escalations, queue, reply_head,
+    queue, reply_head,
     serve::{Denial, caller, of_a_foreign_page, presented_key, text},
     store,
 };
@@ -43,10 +43,6 @@ pub(super) async fn answer(
             operator(&live, headers)?;
             Served::Get(Answer::json(StatusCode::OK, targets(shared)))
         }
-        "/v1/escalations" => {
-            operator(&live, headers)?;
-            Served::Get(escalations::list(shared, request.uri().query()).await?)
-        }
         "/v1/reload" => {
             operator(&live, headers)?;
             Served::Post
@@ -60,7 +56,6 @@ pub(super) async fn answer(
                 caller(&live, headers)?;
                 Served::Get(Answer::json(StatusCode::OK, model(&live, headers, name)?))
             }
-            Some(Under::Escalation(id)) => Served::Get(escalations::show(shared, &live, headers, id).await?),
             Some(Under::Queued(id)) => match request.method() {
                 &Method::GET | &Method::HEAD => return queue::show(shared, &live, headers, request_id, id).await,
                 _ => return Err(Denial::new(Refused::WrongMethod, format!("{path} takes GET."))),
@@ -83,7 +78,6 @@ pub(super) async fn answer(
 enum Under<'a> {
     Request(&'a str),
     Model(&'a str),
-    Escalation(&'a str),
     Queued(&'a str),
 }
 
@@ -92,7 +86,6 @@ fn under(path: &str) -> Option<Under<'_>> {
     match kind {
         "requests" => Some(Under::Request(name)),
         "models" => Some(Under::Model(name)),
-        "escalations" => Some(Under::Escalation(name)),
         "queue" => Some(Under::Queued(name)),
         _ => None,
     }

@@ -46,7 +46,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use listen::{Door, Phase, Workers};
-use live::Live;
+pub(crate) use live::Live;
 use outlast_engine::{CallId, Fleet, FleetAction, TargetView};
 use outlast_model::Mono;
 use outlast_store::{Store, StoreError};
@@ -106,6 +106,8 @@ pub(crate) struct Shared {
     /// Who waits for a durable run.
     pub(crate) runs: runs::Runs,
     tools: tools::Tools,
+    /// Who looks after what waits for a person.
+    pub(crate) people: escalations::People,
     rated: feedback::Rated,
     caching: cache::OnTheWay,
     held_bytes: intake::HeldBytes,
@@ -121,6 +123,16 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// What must not be forgotten.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Tells the operator.
+    pub(crate) fn raise(&self, alert: Alert) {
+        self.alerts.raise(alert);
+    }
+
     /// The generation in force.
     pub(crate) fn live(&self) -> Arc<Live> {
         self.live.load_full()
@@ -295,6 +307,7 @@ pub struct Gateway {
     runs_task: JoinHandle<()>,
     queue_workers: queue::Workers,
     executors: runs::Executors,
+    watchers: escalations::Watchers,
 }
 
 impl Gateway {
@@ -339,6 +352,7 @@ impl Gateway {
             queue: queue::Queue::default(),
             runs: runs::Runs::default(),
             tools,
+            people: escalations::People::default(),
             rated: feedback::Rated::default(),
             caching: cache::OnTheWay::default(),
             held_bytes: AtomicU64::new(0),
@@ -355,6 +369,7 @@ impl Gateway {
         let runs_task = tokio::spawn(runs::watch(shared.clone()));
         let queue_workers = queue::Workers::start(&shared);
         let executors = runs::Executors::start(&shared);
+        let watchers = escalations::Watchers::start(&shared);
         store::refresh(&shared).await;
         let accepting = tokio::spawn(listen::accept(listener, workers, shared.clone(), door, watching));
         Ok(Gateway {
@@ -369,6 +384,7 @@ impl Gateway {
             runs_task,
             queue_workers,
             executors,
+            watchers,
         })
     }
 
@@ -416,6 +432,7 @@ impl Gateway {
             runs_task,
             queue_workers,
             executors,
+            watchers,
             address: _,
         } = self;
         let patience = shared.live().config.server.drain_timeout;
@@ -431,6 +448,7 @@ impl Gateway {
         };
         golden_task.abort();
         runs_task.abort();
+        drop(watchers);
         let left = patience.saturating_sub(shared.clock.mono().since(begun));
         tokio::join!(queue_workers.finish(left), executors.finish(left));
         verifying_task.abort();

@@ -6,7 +6,7 @@ use super::{
     body::{Out, Outlet, ReplyBody},
     confirm,
     drive::{Driver, Facts},
-    feedback,
+    escalations, feedback,
     idempotency::{self, Entry},
     intake::{self, Unread},
     journal,
@@ -89,6 +89,9 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
             tools::answer(&shared, &request_id, request).await
         }
         (_, path) if runs::serves(path) => runs::answer(&shared, &request_id, request).await,
+        (_, path) if path.starts_with("/v1/escalations") || path.starts_with("/v1/audit") => {
+            escalations::answer(&shared, &request_id, request).await
+        }
         _ => admin::answer(&shared, &request_id, request).await,
     };
     Ok(answered.unwrap_or_else(|denial| refusal(&shared, dialect, &request_id, denial).map(ReplyBody::from)))
@@ -139,6 +142,9 @@ pub(super) fn refusal(shared: &Shared, dialect: Dialect, id: &RequestId, denial:
         | Refused::RunHeld
         | Refused::NoSuchRun
         | Refused::SignalsFull
+        | Refused::AlreadyDecided
+        | Refused::Changed
+        | Refused::NotOffered
         | Refused::Internal => {}
     }
     response
@@ -163,6 +169,9 @@ fn count(shared: &Shared, why: Refused) {
         | Refused::Expired
         | Refused::NoSuchRun
         | Refused::SignalsFull
+        | Refused::AlreadyDecided
+        | Refused::Changed
+        | Refused::NotOffered
         | Refused::Internal => metrics.requests_rejected.add(1),
         // Answers of the protocol of runs, counted there.
         Refused::LeaseLost

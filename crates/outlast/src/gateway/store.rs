@@ -29,7 +29,7 @@ pub(super) fn tenant(hash: Option<&str>) -> TenantId {
 }
 
 /// A time and what is added to it, as the log writes times.
-pub(super) fn shown(at: Wall, later: Duration) -> String {
+pub(crate) fn shown(at: Wall, later: Duration) -> String {
     let later = i64::try_from(later.as_millis()).unwrap_or(i64::MAX);
     format!("{:.3}", jiff::Timestamp::from_millisecond(at.0.saturating_add(later)).unwrap_or_default())
 }
@@ -69,7 +69,7 @@ impl Shared {
     ///
     /// # Errors
     /// The store's.
-    pub(super) async fn stored<T>(&self, answer: Answer<T>) -> Result<T, StoreError> {
+    pub(crate) async fn stored<T>(&self, answer: Answer<T>) -> Result<T, StoreError> {
         let late = || StoreError::Unavailable { place: "store".into(), why: "it did not answer in time".into() };
         let answer = clock::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late()));
         if let Err(error) = &answer {

@@ -139,7 +139,7 @@ pub struct EscalationSummary {
     pub question: Arc<str>,
     /// The hash of all that a person is shown and that is not theirs to change: a decision names it.
     pub shown: [u8; 32],
-    /// Who hears of it: 0 from the beginning, then ever higher. None while nobody has.
+    /// How many levels have heard of it. None before it was first looked at.
     pub level: Option<u32>,
     /// When it was opened.
     pub opened_at: Wall,
@@ -244,7 +244,7 @@ pub struct EscalationMoved {
     pub id: Arc<str>,
     /// The claim.
     pub epoch: Epoch,
-    /// The level it is at now.
+    /// How many levels have heard of it then.
     pub level: u32,
     /// What they hear.
     pub about: About,
@@ -281,7 +281,7 @@ impl About {
 
 impl Origin {
     /// Where the entry is kept that waits; none of a request, and of a run that waits as a whole.
-    pub(crate) fn place(&self, tenant: &TenantId) -> Option<Place> {
+    pub fn place(&self, tenant: &TenantId) -> Option<Place> {
         let Origin::Work { run, step, effect } = self else { return None };
         match (effect, run, step) {
             (Some((scope, key)), _, _) => {
@@ -304,7 +304,7 @@ impl Origin {
     }
 
     /// The run that waits.
-    pub(crate) fn run(&self, tenant: &TenantId) -> Option<RunRef> {
+    pub fn run(&self, tenant: &TenantId) -> Option<RunRef> {
         match self {
             Origin::Work { run: Some(run), .. } => Some(RunRef { tenant: tenant.clone(), id: run.clone() }),
             Origin::Work { run: None, .. } | Origin::Call { .. } => None,

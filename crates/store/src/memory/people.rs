@@ -3,10 +3,10 @@
 use super::{Facts, MemoryStore, escalations::Waits};
 use crate::{
     Answer, AuditFilter, AuditPage, AuditVerified, DecideEscalation, Decided, DueEscalation, DueEscalations,
-    DueNotices, Escalation, EscalationFilter, EscalationMoved, EscalationPage, Fenced, Limits, Notice, Noticed,
-    OpenEscalation, Opened, Page, PeopleStore, Retried, RetryNotice, StoreError,
+    DueNotices, Escalation, EscalationFilter, EscalationMoved, EscalationPage, EscalationSummary, Fenced, Limits,
+    Notice, Noticed, OpenEscalation, Opened, Page, PeopleStore, Retried, RetryNotice, StoreError,
 };
-use outlast_engine::run::escalate;
+use outlast_engine::run::{Resolution, escalate};
 use outlast_model::Wall;
 use std::sync::Arc;
 
@@ -63,18 +63,30 @@ impl Facts {
             Ok(waits) => waits,
             Err(decided) => return Ok(decided),
         };
-        self.go_on(&waits, &command, limits, now)?;
+        self.go_on(&waits, &command, limits, now);
         let DecideEscalation { id, by, verb, decision, .. } = command;
         self.escalations.close(&id, &by, verb, decision, limits, now)?;
         Ok(Decided::Stands)
     }
 
     /// Lets what waits hear the decision.
-    fn go_on(&mut self, waits: &Waits, _: &DecideEscalation, _: &Limits, _: Wall) -> Result<(), StoreError> {
+    fn go_on(&mut self, waits: &Waits, command: &DecideEscalation, limits: &Limits, now: Wall) {
+        let EscalationSummary { id, tenant, origin, .. } = &waits.escalation;
+        let place = origin.place(tenant);
+        let mut resolve = |resolution| {
+            let (result, decision) = (command.result.clone(), command.decision.clone());
+            self.resolve(place.as_ref(), id, resolution, result, decision, limits, now);
+        };
         match waits.comes_to {
-            escalate::Decided::Answer => Ok(()),
-            escalate::Decided::Step(_) | escalate::Decided::WakeRun | escalate::Decided::CancelRun => {
-                Err(StoreError::Unsupported { what: "decide about runs yet" })
+            escalate::Decided::Answer => {}
+            escalate::Decided::Step(resolution) => resolve(resolution),
+            // No entry waits: the run does.
+            escalate::Decided::WakeRun => resolve(Resolution::Try),
+            escalate::Decided::CancelRun => {
+                resolve(Resolution::Failed);
+                if let Some(run) = origin.run(tenant) {
+                    self.cancel_now(&run, now);
+                }
             }
         }
     }

@@ -9,13 +9,12 @@ from urllib.parse import quote
 from .definition import Workflow
 from .errors import RunCancelled, RunFailed, StepMismatch, StillGoing, ToolFailed
 from .flow import Call, Flow, Pause, Reply, drive, drive_async, now
+from .steps import tool_error
 from .transport import (
     AsyncHttpSender,
     HttpSender,
     Settings,
     accepted,
-    api_error,
-    error_code,
     exchange,
     retry_after,
 )
@@ -95,15 +94,9 @@ class _Calls:
             if reply.status in (200, 202):
                 return reply.body
             after = retry_after(reply.headers, 1.0)
-            if reply.status == 409 and now() + after < until:
-                yield Pause(after)
-                continue
-            error = api_error(reply)
-            if reply.status == 422 and error_code(reply) != "tool_failed":
-                raise StepMismatch(f"tool {name}: {error.message}")
-            if reply.status == 403 or reply.status >= 500 or error.code == "tool_failed":
-                raise ToolFailed(f"tool/{name}", {"message": error.message, "code": error.code})
-            raise error
+            if reply.status not in (409, 503) or now() + after >= until:
+                raise tool_error(f"tool/{name}", reply)
+            yield Pause(after)
 
     def escalations(self) -> Flow[Any]:
         return accepted((yield from self.exchange(Call("GET", "/v1/escalations"))), 200)

@@ -173,7 +173,7 @@ def _refused(claim: Claim, key: str, reply: Reply) -> Flow[None]:
 def stop(claim: Claim, reply: Reply) -> None:
     """Raises what ends this worker's hold on the run, if this answer does."""
     code = error_code(reply)
-    if reply.status == 410:
+    if code == "lease_lost":
         claim.lose()
         raise LeaseLost(api_error(reply).message)
     if code == "run_cancelled":
@@ -329,15 +329,22 @@ def tool(claim: Claim, name: str, arguments: Any, *, key: str | None, timeout: f
             parked = reply.body if isinstance(reply.body, dict) else {}
             raise Parked(str(parked.get("parked")), parked.get("escalation"))
         stop(claim, reply)
-        if reply.status == 409:
+        # A 503 is not its end: the tool rests, and its budget is not spent.
+        if reply.status == 409 or (reply.status == 503 and code == "tool_failed"):
             yield from _hold(claim, retry_after(reply.headers, 1.0))
             continue
-        if reply.status == 422 and code != "tool_failed":
-            raise StepMismatch(f"{where}: {api_error(reply).message}")
-        error = api_error(reply)
-        if reply.status == 403 or code == "tool_failed" or reply.status >= 500:
-            raise ToolFailed(where, {"message": error.message, "code": code})
-        raise error
+        raise tool_error(where, reply)
+
+
+def tool_error(where: str, reply: Reply) -> OutlastError:
+    """What an answer for good that is no result stands for."""
+    error = api_error(reply)
+    if reply.status == 422:
+        return StepMismatch(f"{where}: {error.message}")
+    if reply.status == 403 or error.code == "tool_failed":
+        said = reply.body["error"].get("tool_error") or {"message": error.message}
+        return ToolFailed(where, said)
+    return error
 
 
 def wait(claim: Claim, key: str, signals: Sequence[str], timer: dict[str, Any]) -> Flow[Signal | None]:
@@ -409,8 +416,8 @@ def path(claim: Claim, key: str) -> str:
 
 
 def _header(text: str) -> str:
-    """A text as a header's value: only what is not ASCII is escaped."""
-    return quote(text, safe="".join(map(chr, range(0x20, 0x7F))))
+    """A text as a header's value: what is not ASCII is escaped, and what would read as an escape."""
+    return quote(text, safe="".join(map(chr, range(0x20, 0x7F))).replace("%", ""))
 
 
 def _failed(key: str, error: Any, cause: BaseException | None) -> StepFailed:

@@ -88,6 +88,16 @@ class Worker:
             await work
             raise
 
+    def __enter__(self) -> Worker:
+        """Works in the background while the block lasts, then drains."""
+        self._background = threading.Thread(target=self.run, name="outlast-worker", daemon=True)
+        self._background.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._background.join()
+
     def stop(self) -> None:
         """Drains: claims nothing more and gives back what is under way. From any thread; does not wait."""
         self._stopping.set()
@@ -268,6 +278,9 @@ class Worker:
             return False
         if not claim.closed:
             hear(claim, reply)
+            if claim.drained and not self._stopping.is_set():
+                log.info("told to drain")
+                self.stop()
         return reply.status < 500
 
 

@@ -120,6 +120,11 @@ pub(super) fn of(config: &Config, route: &Route, permitted: &[&TargetSpec]) -> T
 }
 
 impl TierPrice {
+    /// What a call may cost at most; none for want of a price.
+    pub(super) fn worst(&self) -> Option<Usd> {
+        self.worst
+    }
+
     /// For people.
     pub(super) fn text(&self) -> String {
         let shown =

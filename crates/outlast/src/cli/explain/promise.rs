@@ -4,7 +4,7 @@ use crate::{cli::check::count, config::show_duration};
 use http::Uri;
 use outlast_model::policy::{
     AfterRepair, Backstop, BackstopKind, ConfidenceFrom, Contract, Evidence, Fix, Keep, Length, RefusalPolicy, Repair,
-    SafetyPolicy, Shorten, Tier, ToolPolicy, VoteSpread,
+    SafetyPolicy, Shorten, Sla, Tier, ToolPolicy, VoteSpread,
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -14,6 +14,14 @@ use std::sync::Arc;
 pub(super) struct Promise {
     pub(super) setting: &'static str,
     pub(super) says: String,
+}
+
+/// What is promised to whoever waits.
+pub(super) fn sla(sla: Sla) -> Option<String> {
+    let share = sla.availability.map(|share| format!("{} % of requests answered", trim(share * 100.0)));
+    let p95 = sla.p95.map(|p95| format!("95 of 100 within {}", show_duration(p95)));
+    let both: Vec<String> = [share, p95].into_iter().flatten().collect();
+    (!both.is_empty()).then(|| both.join(", "))
 }
 
 /// What a reply has to keep, gate by gate. Empty: only what the request itself demands.

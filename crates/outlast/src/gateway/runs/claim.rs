@@ -13,7 +13,7 @@ use crate::failpoint;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use outlast_model::RunId;
-use outlast_store::{Accepts, BeatRun, Beaten, ClaimRun, ClaimedRun, JournalPage, ReleaseRun};
+use outlast_store::{Accepts, BeatRun, Beaten, ClaimRun, ClaimedRun, JournalPage, ReleaseRun, SeeWorker};
 use outlast_wire::error::{self, Refused};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -48,6 +48,9 @@ pub(super) async fn claim(cx: &Cx, headers: &HeaderMap, body: Incoming) -> Resul
         journal: journal.unwrap_or(100).min(JournalPage::LARGEST),
         if_parked: cx.if_parked(poison())?,
     };
+    if let Some(label) = fields.name("label")? {
+        named(cx, &command, label).await?;
+    }
     drop((fields, held));
     let (mut patience, full) = match Patience::begin(&cx.shared, &command.queues, wait) {
         Ok(patience) => (patience, false),
@@ -64,6 +67,12 @@ pub(super) async fn claim(cx: &Cx, headers: &HeaderMap, body: Incoming) -> Resul
             return Ok(nothing(cx, full));
         }
     }
+}
+
+/// The claim registers its worker, but under no name for people.
+async fn named(cx: &Cx, claim: &ClaimRun, label: Arc<str>) -> Result<(), Denial> {
+    let ClaimRun { tenant, worker, queues, accepts, standby, .. } = claim.clone();
+    cx.stored(cx.shared.store.see_worker(SeeWorker { tenant, worker, label, queues, accepts, standby })).await
 }
 
 fn poison() -> String {

@@ -71,6 +71,10 @@ pub struct DurableMetrics {
     pub webhooks_delivered: Counter,
     /// Tries of a webhook that did not arrive.
     pub webhooks_failed: Counter,
+    /// Notices of escalations sent.
+    pub notices_sent: Counter,
+    /// Tries of a notice that did not arrive.
+    pub notices_failed: Counter,
     /// Golden tasks a target passed.
     pub golden_passed: Counter,
     /// Golden tasks a target failed.
@@ -110,6 +114,9 @@ pub(super) fn expose(
     out.counter("outlast_queue_webhooks_total", "Tries to announce the end of a queued request.");
     out.sample(&[("result", "delivered")], durable.webhooks_delivered.get());
     out.sample(&[("result", "failed")], durable.webhooks_failed.get());
+    out.counter("outlast_notices_total", "Tries to tell somebody of an escalation.");
+    out.sample(&[("result", "sent")], durable.notices_sent.get());
+    out.sample(&[("result", "failed")], durable.notices_failed.get());
     out.counter("outlast_golden_total", "Answers of targets to golden tasks.");
     out.sample(&[("result", "passed")], durable.golden_passed.get());
     out.sample(&[("result", "failed")], durable.golden_failed.get());

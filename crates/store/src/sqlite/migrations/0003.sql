@@ -1,6 +1,6 @@
 -- Escalations of work beside those of requests: kind, origin, what was shown, who hears of it when, the verb.
 -- A request has route, request_id and failure; work has its run, its step, and scope and key in the tenant's ledger, as
--- far as there are any. level is NULL while nobody has heard of it; next_at is when somebody has to, next. watch_epoch and
+-- far as there are any. level: how many have heard of it, NULL before it was first looked at; next_at is when somebody has to, next. watch_epoch and
 -- watch_until: the claim of whoever looks after that; until is 0 once they have.
 CREATE TABLE escalations_grown (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
