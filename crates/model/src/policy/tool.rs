@@ -24,7 +24,7 @@ pub struct ToolSpec {
     pub timeout: Duration,
     /// How often, how long and for how much it is tried.
     pub retry: RetryBudget,
-    /// What is tried in its place once it surely did not happen and cannot be tried again, in this order. They have the
+    /// What is tried next once it surely did not happen and the tool is away, in this order. They have the
     /// same class and take the same arguments.
     pub alternatives: Vec<ToolName>,
     /// Whether a person has to agree before it is called.

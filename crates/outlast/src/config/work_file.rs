@@ -48,7 +48,7 @@ sections! {
         timeout: Time,
         /// How often, how long and for how much it is tried.
         retry: RetryFile,
-        /// What is tried in its place once it surely did not happen and its budget is spent, in this order.
+        /// What is tried next once it surely did not happen and the tool is away, in this order.
         alternatives: Vec<At<String>>,
         /// Whether a person has to agree before it is called. Default: never.
         approval: ApprovalSetting,
