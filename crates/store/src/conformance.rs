@@ -7,18 +7,23 @@
 //!
 //! Both are driven by the caller's runtime and need no test framework, so that a back end can be held to them anywhere.
 
+mod durable;
 mod history;
 mod people;
+mod run_scenarios;
 mod runs;
 mod scenarios;
 mod see;
+mod step_scenarios;
 mod steps;
 
 pub use history::{CacheOp, CallOp, ConfirmOp, Op, OutboxOp, QueueOp, Theme, history};
 pub use people::EscalationOp;
+pub use run_scenarios::RUN_SCENARIOS;
 pub use runs::{RunOp, Starts, WorkerOp};
 pub use scenarios::{Bench, Check, SCENARIOS, Scenario};
 pub use see::Seen;
+pub use step_scenarios::STEP_SCENARIOS;
 pub use steps::{Begins, By, StepOp};
 
 use crate::{Bound, Clock, Limits, MemoryStore, Room, Store};

@@ -5,7 +5,7 @@ mod common;
 use common::{Memory, Sqlite, block_on};
 use outlast_store::{
     StoreError,
-    conformance::{Bench, SCENARIOS, Subject, Theme, answers, compare},
+    conformance::{Bench, RUN_SCENARIOS, SCENARIOS, STEP_SCENARIOS, Subject, Theme, answers, compare},
 };
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::collections::BTreeSet;
@@ -18,9 +18,21 @@ fn hold_to_promises(subject: &mut dyn Subject) {
     }
 }
 
+fn hold_to_promises_about_runs(subject: &mut dyn Subject) {
+    for scenario in RUN_SCENARIOS.iter().chain(STEP_SCENARIOS) {
+        eprintln!("{}", scenario.promise);
+        block_on((scenario.check)(&mut Bench::new(subject)));
+    }
+}
+
 #[test]
 fn the_memory_store_keeps_every_promise() {
     hold_to_promises(&mut Memory);
+}
+
+#[test]
+fn the_memory_store_keeps_every_promise_about_runs_and_steps() {
+    hold_to_promises_about_runs(&mut Memory);
 }
 
 #[test]

@@ -2,13 +2,21 @@
 
 use super::{ManualClock, NARROW, Subject};
 use crate::{
-    AskConfirmation, BeginCall, Begun, CallEnd, ClaimQueued, ClaimedItem, CompleteQueued, DecideEscalation, Decided,
-    Delivered, DueDeliveries, EndCall, Enqueue, Enqueued, Epoch, EscalationState, Fenced, Limits, Occasion,
+    AskConfirmation, BeginCall, Begun, CallEnd, ClaimQueued, ClaimedItem, Clock, CompleteQueued, DecideEscalation,
+    Decided, Delivered, DueDeliveries, EndCall, Enqueue, Enqueued, Epoch, EscalationState, Fenced, Limits, Occasion,
     OpenEscalation, Payload, QueueState, Recall, ReleaseQueued, Remember, RenewQueued, Retried, RetryDelivery, Store,
     StoreError, TakeConfirmation, Taken,
 };
-use outlast_model::{Failure, RouteId, TenantId, policy::Priority, run::Verb};
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use outlast_model::{Failure, RouteId, TenantId, Wall, policy::Priority, run::Verb};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 /// One promise: its sentence, and a check that panics where it is broken.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +36,7 @@ pub struct Bench<'s> {
     /// None only while it reopens.
     store: Option<Box<dyn Store>>,
     clock: Arc<ManualClock>,
+    ids: AtomicU32,
 }
 
 impl<'s> Bench<'s> {
@@ -35,20 +44,29 @@ impl<'s> Bench<'s> {
     pub fn new(subject: &'s mut dyn Subject) -> Self {
         let clock = ManualClock::start();
         let store = Some(subject.fresh(Limits::MEMORY, clock.clone()));
-        Bench { subject, store, clock }
+        Bench { subject, store, clock, ids: AtomicU32::new(0) }
     }
 
     /// A fresh store with other limits in place of the one before.
-    fn begin_anew(&mut self, limits: Limits) {
+    pub(super) fn begin_anew(&mut self, limits: Limits) {
         drop(self.store.take());
         self.store = Some(self.subject.fresh(limits, self.clock.clone()));
     }
 
-    fn crash(&mut self) {
+    pub(super) fn crash(&mut self) {
         self.store = self.store.take().map(|store| self.subject.reopen(store));
     }
 
-    fn pass(&self, millis: i64) {
+    pub(super) fn time(&self) -> Wall {
+        self.clock.now()
+    }
+
+    /// An id that no other has.
+    pub(super) fn fresh_id(&self) -> Arc<str> {
+        format!("id-{}", self.ids.fetch_add(1, Ordering::Relaxed)).into()
+    }
+
+    pub(super) fn pass(&self, millis: i64) {
         self.clock.advance(millis);
     }
 }
@@ -62,14 +80,17 @@ impl std::ops::Deref for Bench<'_> {
 }
 
 macro_rules! scenarios {
-    ($($promise:literal => $check:ident),* $(,)?) => {
-        /// Every promise that is checked one by one.
-        pub const SCENARIOS: &[Scenario] =
+    ($name:ident: $($promise:literal => $check:ident),* $(,)?) => {
+        /// Promises that are checked one by one.
+        pub const $name: &[Scenario] =
             &[$(Scenario { promise: $promise, check: |bench| Box::pin($check(bench)) }),*];
     };
 }
 
+pub(super) use scenarios;
+
 scenarios! {
+    SCENARIOS:
     "a key is executed once and then replayed" => executed_once,
     "a key with another question is a mismatch" => mismatch,
     "a call whose holder vanished is executed by the next, and its late end is fenced off" => vanished_call,

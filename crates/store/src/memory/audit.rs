@@ -11,7 +11,12 @@ pub(super) struct Audit {
 impl Audit {
     /// Whether another entry fits. Ask before anything is changed that has to be audited.
     pub(super) fn has_room(&self, limits: &Limits) -> Result<(), StoreError> {
-        if self.entries.len() as u64 >= limits.audit {
+        self.has_room_for(1, limits)
+    }
+
+    /// Whether so many more entries fit.
+    pub(super) fn has_room_for(&self, entries: u64, limits: &Limits) -> Result<(), StoreError> {
+        if self.entries.len() as u64 + entries > limits.audit {
             return Err(StoreError::LimitReached { what: "audit entries", of_tenant: false });
         }
         Ok(())

@@ -507,6 +507,9 @@ impl Facts {
             return Ok(Cancelling::Asked);
         }
         let (parked, place) = (row.parked.clone(), row.waits_where());
+        // What can fail comes first: nothing is half cancelled.
+        let closes = parked.as_ref().is_some_and(|(why, _)| *why != EscalationKind::UnknownEffect);
+        self.escalations.audit.has_room_for(if closes { 2 } else { 1 }, limits)?;
         self.escalations.audit.append(audited("run.cancel", run, by, "{}"), limits, now)?;
         match parked {
             Some((EscalationKind::UnknownEffect, _)) => {
