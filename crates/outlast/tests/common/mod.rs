@@ -6,6 +6,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod conn;
+pub(crate) mod desk;
 pub(crate) mod downstream;
 pub(crate) mod faulty_store;
 pub(crate) mod model;
