@@ -100,6 +100,8 @@ async fn a_server_that_stops_gives_the_run_back_and_the_next_one_pays_for_no_tur
     let run = desk.start("trip", json!({ "to": "Rome" })).await;
     until("the second turn to be asked", || model.seen().len() == 2).await;
     let stopping = tokio::spawn(desk.rig.gateway.stop());
+    // It says that it stops before it waits for anything.
+    tokio::task::yield_now().await;
     go.notify_one();
     assert!(stopping.await.unwrap(), "what was under way finished");
     assert_eq!(shop.called(), ["search"], "the turn is written down, and what follows it is left to the next");
@@ -125,9 +127,8 @@ async fn a_tool_that_waits_for_approval_costs_no_turn() {
 #[tokio::test]
 async fn what_the_model_gets_wrong_it_is_told_and_what_is_long_is_cut_and_marked() {
     let model = model(|body| match heard(body).len() {
-        0 => Act::Calls("steal", json!({})),
-        1 => Act::Calls("search", json!({ "from": "here" })),
-        2 => Act::Calls("search", json!({ "to": "Rome" })),
+        0 => Act::Calls("search", json!({ "from": "here" })),
+        1 => Act::Calls("search", json!({ "to": "Rome" })),
         _ => says("Well."),
     })
     .await;
@@ -135,10 +136,9 @@ async fn what_the_model_gets_wrong_it_is_told_and_what_is_long_is_cut_and_marked
     let desk = Desk::open(&config(&model, &shop, "")).await;
     let run = desk.start("trip", json!({ "to": "Rome" })).await;
     assert_eq!(desk.done(&run).await, json!("Well."));
-    let heard = heard(&model.seen()[3].json());
-    assert!(heard[0].contains("there is no tool `steal` here"), "{}", heard[0]);
-    assert!(heard[1].contains("break its schema"), "{}", heard[1]);
-    assert!(heard[2].len() < 33_000 && heard[2].ends_with("[cut: 100000 bytes in all]"), "{}", heard[2].len());
+    let heard = heard(&model.seen()[2].json());
+    assert!(heard[0].contains("break its schema"), "{}", heard[0]);
+    assert!(heard[1].len() < 33_000 && heard[1].ends_with("[cut: 100000 bytes in all]"), "{}", heard[1].len());
     assert_eq!(shop.called().len(), 1);
 }
 

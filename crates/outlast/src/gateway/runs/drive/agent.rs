@@ -122,10 +122,7 @@ impl Drive {
             if agent.budget.is_some_and(|most| spent >= most) {
                 return Ok(Came::Spent("it has spent its `cost_max_usd`"));
             }
-            // Between two turns is where a run is given back.
-            if self.shared.draining() {
-                return Err(Outcome::Again(Duration::ZERO));
-            }
+            self.unless_stopping()?;
             let mut body = json!({ "model": agent.route, "messages": messages });
             if !offered.is_empty() {
                 body["tools"] = json!(offered);
@@ -164,8 +161,14 @@ impl Drive {
         Ok(Came::Spent("it has had its `max_turns`"))
     }
 
+    /// Between two steps of the agent is where a run is given back.
+    fn unless_stopping(&self) -> Result<(), Outcome> {
+        if self.shared.draining() { Err(Outcome::Again(Duration::ZERO)) } else { Ok(()) }
+    }
+
     /// Calls a tool for the model, or tells the model why not.
     async fn tool_call(&mut self, agent: &Agent<'_>, call: &Called, mode: ToolMode) -> Result<Value, Outcome> {
+        self.unless_stopping()?;
         let refused = |why: String| Ok(json!({ "error": why }));
         if !agent.tools.iter().any(|tool| tool.as_str() == call.name) {
             return refused(format!("Not called: there is no tool `{}` here.", call.name));

@@ -204,10 +204,10 @@ fn ended(report: &FailureReport, exhausted: Exhausted, has_answer: bool) -> Ende
         | Failure::SafetyBlock
         | Failure::ContextExceeded
         | Failure::Unsupported
-        | Failure::ToolMismatch
         | Failure::CostSpike
         | Failure::AccessDenied => person(EscalationKind::Exhausted),
         Failure::SchemaError
+        | Failure::ToolMismatch
         | Failure::Timeout(_)
         | Failure::Connection(_)
         | Failure::ServerError
