@@ -5,17 +5,14 @@ use super::{
     Drive,
     keeper::Keeper,
 };
-use crate::{clock, config::WorkflowPlan, failpoint, telemetry::LogEvent};
-use outlast_model::policy::Workflow;
+use crate::{clock, config::WorkflowPlan, failpoint};
 use outlast_store::{Accepts, ClaimRun, ClaimedRun, IfParked, JournalPage, Payload, ReleaseRun};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, task::JoinSet};
 
 /// How often the queues are looked at when nothing wakes the executors: what another process started, or lost, is found
 /// by this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked for runs that nobody can take up.
-const STRANDED_EVERY: Duration = Duration::from_secs(30);
 /// A run that turns out not to be for this config comes back after this.
 const NOT_OURS: Duration = Duration::from_secs(30);
 
@@ -49,7 +46,6 @@ impl Executors {
 
 async fn execute(shared: Arc<Shared>, worker: Arc<str>, stopping: watch::Receiver<bool>) {
     let mut driving = JoinSet::new();
-    let mut stranded = Stranded::default();
     let mut stops = stopping.clone();
     while !*stopping.borrow() {
         let live = shared.live();
@@ -60,7 +56,6 @@ async fn execute(shared: Arc<Shared>, worker: Arc<str>, stopping: watch::Receive
             let Some(claimed) = claim(&shared, &live, &worker, &queues).await else { break };
             driving.spawn(drive(shared.clone(), live.clone(), claimed, stopping.clone()));
         }
-        stranded.look(&shared, &live).await;
         // Jittered: processes that share a store do not all ask at once.
         let jitter = Duration::from_millis(shared.clock.seed() % 250);
         let has_room = driving.len() < at_once;
@@ -74,7 +69,8 @@ async fn execute(shared: Arc<Shared>, worker: Arc<str>, stopping: watch::Receive
     while driving.join_next().await.is_some() {}
 }
 
-/// Claims the next run of these workflows, in exactly the versions that the config has.
+/// Claims the next run of these workflows, in exactly the versions that the config has. Runs of others stay due, and
+/// whoever looks after the runs as a whole tells the operator that nobody accepts them.
 async fn claim(shared: &Arc<Shared>, live: &Live, worker: &Arc<str>, queues: &[Arc<str>]) -> Option<ClaimedRun> {
     let accepts = live
         .config
@@ -119,45 +115,4 @@ async fn drive(shared: Arc<Shared>, live: Arc<Live>, claimed: ClaimedRun, stoppi
 fn plan_of(live: &Live, claimed: &ClaimedRun) -> Option<Arc<WorkflowPlan>> {
     let plan = live.config.workflow(&claimed.run.workflow)?;
     (plan.spec.version == claimed.run.version).then(|| plan.clone())
-}
-
-/// Runs of workflows, or versions of them, that the config does not have (any more). They stay due, and the operator
-/// hears of each version once.
-#[derive(Default)]
-struct Stranded {
-    told: BTreeSet<(Arc<str>, Arc<str>)>,
-    next: Option<clock::Instant>,
-}
-
-impl Stranded {
-    async fn look(&mut self, shared: &Arc<Shared>, live: &Live) {
-        let now = clock::now();
-        if self.next.is_some_and(|next| now < next) {
-            return;
-        }
-        self.next = Some(now + STRANDED_EVERY);
-        let Ok(depths) = shared.stored(shared.store.depths()).await else { return };
-        let mut stranded = BTreeSet::new();
-        for depth in depths.iter().filter(|depth| depth.queue.starts_with(Workflow::QUEUE_PREFIX) && depth.due > 0) {
-            let known = live.config.workflow(&depth.workflow).is_some_and(|plan| plan.spec.version == depth.version);
-            if known {
-                continue;
-            }
-            let which = (depth.workflow.clone(), depth.version.clone());
-            if !self.told.contains(&which) {
-                tell(shared, &depth.workflow, &depth.version, depth.due);
-            }
-            stranded.insert(which);
-        }
-        self.told = stranded;
-    }
-}
-
-fn tell(shared: &Shared, workflow: &str, version: &str, due: u64) {
-    let message = format!(
-        "{due} run(s) of workflow `{workflow}`, version `{version}`, wait and the config does not have that version. They \
-         stay as they are. Bring the version back, or move them: POST /v1/runs/ID/migrate."
-    );
-    let event = LogEvent::warn("runs_stranded", message);
-    shared.telemetry.event(event.with("workflow", workflow).with("version", version));
 }
