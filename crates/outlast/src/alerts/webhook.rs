@@ -91,7 +91,8 @@ impl Default for Patience {
     }
 }
 
-type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+/// A client for whatever the operator names.
+pub(crate) type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// Delivers until the queue is closed. Once closing, each alert left has one try.
 pub(super) async fn run(
@@ -152,7 +153,7 @@ fn is_final(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT && status != StatusCode::TOO_MANY_REQUESTS
 }
 
-fn connect() -> std::io::Result<Http> {
+pub(crate) fn connect() -> std::io::Result<Http> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_provider_and_platform_verifier(provider)?

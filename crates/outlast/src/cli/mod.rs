@@ -1,5 +1,6 @@
 //! The command line: the tree of commands and their exit codes. Each command is one function in its own file.
 
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod drill;
@@ -8,6 +9,7 @@ pub mod explain;
 pub mod fake;
 pub mod import;
 pub mod litellm;
+pub mod remote;
 pub mod schema;
 pub mod serve;
 pub mod store;
@@ -76,9 +78,12 @@ pub enum Command {
     Import(import::ImportCommand),
     /// Run the fault-injecting provider
     Fake(Box<fake::FakeArgs>),
-    /// List what waits for a person, and show one with its context
+    /// List what waits for a person, show one with all that led to it, decide it
     #[command(subcommand)]
     Escalations(escalations::EscalationsCommand),
+    /// Say who decided what, and whether the log of it is what was written
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Back up, restore and check the durable store
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -129,6 +134,11 @@ pub(crate) fn out(text: &str) -> Exit {
     }
 }
 
+/// Somebody's words without what steers a terminal.
+pub(crate) fn readable(text: &str) -> String {
+    text.chars().filter(|letter| *letter == '\n' || !letter.is_control()).collect()
+}
+
 /// Runs the command named on the command line.
 pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
@@ -140,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Import(command) => import::run(command),
         Command::Fake(args) => fake::run(*args),
         Command::Escalations(command) => escalations::run(command),
+        Command::Audit(command) => audit::run(command),
         Command::Store(command) => store::run(command),
         Command::Drill(command) => drill::run(command),
     };

@@ -10,6 +10,7 @@ pub(crate) mod desk;
 pub(crate) mod downstream;
 pub(crate) mod faulty_store;
 pub(crate) mod model;
+pub(crate) mod people;
 pub(crate) mod process;
 pub(crate) mod rig;
 pub(crate) mod runs;

@@ -59,9 +59,9 @@ pub struct AuditPage {
 /// What a reading of the whole log came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditVerified {
-    /// Entries read.
+    /// Entries that are what was written, up to the first that is not.
     pub entries: u64,
-    /// The last entry's hash; zeros of an empty log. Written down elsewhere, it shows later whether the log was made anew.
+    /// The last such entry's hash; zeros of an empty log. Written down elsewhere, it shows later whether the log was made anew.
     pub head: [u8; 32],
     /// The first entry that is not what was written, and what is wrong with it.
     pub broken: Option<(i64, Arc<str>)>,

@@ -54,13 +54,12 @@ impl Audit {
     pub(super) fn verify(&self) -> AuditVerified {
         let mut verified = AuditVerified::default();
         for entry in &self.entries {
-            let expected = Audited::chained(&verified.head, entry.number, entry.at, &entry.entry);
-            verified.entries += 1;
-            verified.head = entry.hash;
-            if expected != entry.hash {
+            if Audited::chained(&verified.head, entry.number, entry.at, &entry.entry) != entry.hash {
                 verified.broken = Some((entry.number, "it is not what was written".into()));
                 break;
             }
+            verified.entries += 1;
+            verified.head = entry.hash;
         }
         verified
     }

@@ -10,11 +10,10 @@ mod view;
 mod watch;
 
 pub(super) use serve::answer;
-#[expect(unused_imports, reason = "the command line reads them")]
 pub(crate) use {
     audit::{page as audit_page, verified as audit_verified},
     lineage::lineage,
-    view::{hex, summary, whole},
+    view::{summary, whole},
 };
 
 use super::{
