@@ -97,7 +97,8 @@ async fn a_cancelled_approval_ends_its_run_and_a_skipped_one_goes_on_without_it(
     assert_eq!(state(&rig, &run).await, "cancelled");
     let (_, id) = waits_for_approval(&rig, json!(1)).await;
     fine(&rig, &id, json!({ "verb": "skip" })).await;
-    let told = claimed(&rig).await.begin("refund", json!({ "class": "once", "input": 1, "needs_approval": true })).await;
+    let told =
+        claimed(&rig).await.begin("refund", json!({ "class": "once", "input": 1, "needs_approval": true })).await;
     assert_eq!(told.json(), json!({ "do": "replay", "ok": null, "diverged": false }));
 }
 
@@ -215,6 +216,7 @@ async fn a_person_answers_a_request_and_its_client_gets_the_answer_in_its_dialec
     let config = provider("a", "openai-compatible", &a.url(), "")
         + "[routes.main]\ntargets = [\"a/m\"]\nbackstops = [\"person\"]\n"
         + "[backstops.person]\nkind = \"escalate\"\nquestion = \"What shall we say?\"\n"
+        + "[store]\nfile = \"store.db\"\nplaintext_payloads = true\n"
         + "[reviewers.anna]\nkey = \"${ANNA_KEY}\"\n[server]\nkeys = [\"${CALLER_ONE}\"]\n";
     let rig = Rig::start(&config).await;
     a.set_fault("*", plan("503")).unwrap();
@@ -240,5 +242,8 @@ async fn every_decision_stands_in_the_audit_log() {
     assert_eq!(entry["details"]["run"], json!(run));
     assert!(!log.text().contains("DE02") && !log.text().contains("Not ours"), "no payload: {}", log.text());
     let verified = rig.ask(Ask::get("/v1/audit/verify")).await.json();
-    assert_eq!((&verified["entries"], &verified["broken"], &verified["head"]), (&json!(1), &Value::Null, &entry["hash"]));
+    assert_eq!(
+        (&verified["entries"], &verified["broken"], &verified["head"]),
+        (&json!(1), &Value::Null, &entry["hash"])
+    );
 }

@@ -119,7 +119,7 @@ fn verify(args: &VerifyArgs) -> Result<Exit, Exit> {
         let head = read["head"].as_str().unwrap_or_default();
         let mut text = format!("{} entries are what was written; the last one's hash is {head}\n", read["entries"]);
         if !broken.is_null() {
-            let why = broken["why"].as_str().map(readable).unwrap_or_default();
+            let why = readable(broken["why"].as_str().unwrap_or_default());
             text = format!(
                 "entry {}: {why}. {} entries before it are what was written.\n",
                 broken["number"], read["entries"]

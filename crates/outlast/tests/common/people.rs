@@ -7,9 +7,11 @@ use super::{
 };
 use serde_json::{Value, json};
 
-/// A config with two reviewers.
+/// A config with two reviewers and a store in a file.
 pub(crate) fn reviewed(more: &str) -> String {
-    config("[reviewers.anna]\nkey = \"${ANNA_KEY}\"\nemail = \"anna@example.com\"\n[reviewers.bob]\nkey = \"${BOB_KEY}\"\n") + more
+    config(
+        "[store]\nfile = \"store.db\"\nplaintext_payloads = true\n[reviewers.anna]\nkey = \"${ANNA_KEY}\"\nemail = \"anna@example.com\"\n[reviewers.bob]\nkey = \"${BOB_KEY}\"\n",
+    ) + more
 }
 
 /// What a reviewer of this key is shown.

@@ -3,16 +3,17 @@
 use super::{
     SqliteStore, audit,
     cx::Cx,
+    effects,
     escalations::{self, Waits},
     fault::Outcome,
     notices,
 };
 use crate::{
     Answer, AuditFilter, AuditPage, AuditVerified, DecideEscalation, Decided, DueEscalation, DueEscalations,
-    DueNotices, Escalation, EscalationFilter, EscalationMoved, EscalationPage, Fenced, Notice, Noticed, OpenEscalation,
-    Opened, Page, PeopleStore, Retried, RetryNotice, StoreError,
+    DueNotices, Escalation, EscalationFilter, EscalationMoved, EscalationPage, EscalationSummary, Fenced, Notice,
+    Noticed, OpenEscalation, Opened, Page, PeopleStore, Retried, RetryNotice,
 };
-use outlast_engine::run::escalate;
+use outlast_engine::run::{Resolution, escalate};
 use std::sync::Arc;
 
 impl PeopleStore for SqliteStore {
@@ -75,11 +76,19 @@ fn decide(cx: Cx<'_>, command: &DecideEscalation) -> Outcome<Decided> {
 }
 
 /// Lets what waits hear the decision.
-fn go_on(_: Cx<'_>, waits: &Waits, _: &DecideEscalation) -> Outcome<()> {
+fn go_on(cx: Cx<'_>, waits: &Waits, command: &DecideEscalation) -> Outcome<()> {
+    let EscalationSummary { id, tenant, origin, .. } = &waits.escalation;
+    let place = origin.place(tenant);
+    let resolve =
+        |resolution| effects::resolve(cx, place.as_ref(), id, resolution, command.result.as_ref(), &command.decision);
     match waits.comes_to {
         escalate::Decided::Answer => Ok(()),
-        escalate::Decided::Step(_) | escalate::Decided::WakeRun | escalate::Decided::CancelRun => {
-            Err(StoreError::Unsupported { what: "decide about runs yet" }.into())
+        escalate::Decided::Step(resolution) => resolve(resolution),
+        // No entry waits: the run does.
+        escalate::Decided::WakeRun => resolve(Resolution::Try),
+        escalate::Decided::CancelRun => {
+            resolve(Resolution::Failed)?;
+            origin.run(tenant).map_or(Ok(()), |run| effects::cancel_now(cx, &run))
         }
     }
 }
