@@ -80,6 +80,11 @@ impl Claim {
         Claim { api: api.clone(), id, epoch: told["epoch"].as_i64().expect("an epoch"), told }
     }
 
+    /// The same claim, told to another server.
+    pub(crate) fn at(&self, api: &Api) -> Claim {
+        Claim { api: api.clone(), ..self.clone() }
+    }
+
     pub(crate) async fn post(&self, path: &str, mut body: Value) -> Reply {
         if body.get("epoch").is_none() {
             body["epoch"] = json!(self.epoch);
