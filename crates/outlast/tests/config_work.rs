@@ -20,6 +20,8 @@ fn env(name: &str) -> Option<String> {
         "REFUND_DOWNSTREAM" => "http://127.0.0.1:9200",
         "REVIEWER_KEY" => "reviewer-0123456789abcdef",
         "BERTA_KEY" => "berta-0123456789abcdef",
+        "PAY_TOKEN" | "ANNA_KEY" | "SMTP_PASSWORD" => "token-0123456789abcdef",
+        "SLACK_WEBHOOK" => "https://hooks.slack.example.com/T1/B1",
         "SHOP_TOKEN" => "shop-token-0123456789",
         "SLACK" => "https://hooks.slack.example.com/T0/B0",
         "SECRET" => "secret-0123456789abcdef",
@@ -321,4 +323,34 @@ fn a_change_under_the_same_version_is_told_and_a_comment_is_no_change() {
     assert!(told.contains("workflow \"w\" has changed and is still version 1"), "{told}");
     let bumped = Reload::of(&running, workflow("2", "Good day", "")).unwrap();
     assert_eq!((bumped.changes.to_string(), bumped.config.warnings.len()), ("~1 workflow (w)".to_owned(), 0));
+}
+
+/// `UPDATE=1` prints the drawing into the page.
+#[test]
+fn the_example_of_the_page_loads_and_is_drawn_there() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/workflow-config.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let config = good(&with(example).replace("[routes.talk]", "[routes.writer]"));
+    assert_eq!(config.warnings, []);
+    let drawn = WorkflowExplanation::of(&config, "leave").unwrap().text();
+    let (start, end) = ("<!-- drawn from the example above -->\n", "<!-- end of the drawing -->");
+    let (before, rest) = page.split_once(start).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let printed = format!("{before}{start}\n```text\n{}```\n\n{end}{after}", strip_str(&drawn));
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &printed).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap() == printed, "docs/workflow-config.md is out of date; run with UPDATE=1");
+}
+
+#[test]
+fn the_examples_of_the_reference_load_as_they_stand() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md")).unwrap();
+    let blocks = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let ours: Vec<&str> = blocks.filter(|block| block.contains("[tools.") || block.contains("[reviewers.")).collect();
+    let text = with(&ours.join("\n")).replacen("[reviewers.anna]", "[reviewers.berta]", 1);
+    let config = good(&text);
+    assert_eq!((ours.len(), config.reviewers.len(), config.notify.len()), (2, 2, 2));
+    assert_eq!(config.warnings, []);
 }
