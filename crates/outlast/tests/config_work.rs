@@ -341,7 +341,10 @@ fn the_example_of_the_page_loads_and_is_drawn_there() {
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &printed).unwrap();
     }
-    assert!(std::fs::read_to_string(&path).unwrap() == printed, "docs/workflow-config.md is out of date; run with UPDATE=1");
+    assert!(
+        std::fs::read_to_string(&path).unwrap() == printed,
+        "docs/workflow-config.md is out of date; run with UPDATE=1"
+    );
 }
 
 #[test]

@@ -154,12 +154,11 @@ impl Facts<'_> {
         let schema = match &self.specs[step].spec {
             StepSpec::Model { route } | StepSpec::Agent { route, .. } => {
                 let route = self.known.route(route.as_str());
-                let schema = route.and_then(|route| route.contract.checks.schema.clone());
-                if route.is_some() && schema.is_none() {
+                if route.is_some_and(|route| !self.known.gives_json(route)) {
                     let what = format!("the result of \"{}\" is a text: its contract has no schema", self.names[step]);
                     log.error(&reads.place, what, "Give its route a contract with a `schema`");
                 }
-                schema
+                route.and_then(|route| route.contract.checks.schema.clone())
             }
             StepSpec::Tool { tool, .. } => self.known.tools.get(tool).and_then(|tool| tool.spec.output.clone()),
             StepSpec::Human => None,

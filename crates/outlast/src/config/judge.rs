@@ -51,6 +51,7 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
         tools: &tools,
         routes: &routing.routes,
         direct: &routing.direct,
+        gates: &routing.gates,
         targets: &routing.targets,
     };
     let workflows = workflows::judge(file.workflows.as_ref(), known, around, &mut log);

@@ -18,7 +18,7 @@ use outlast_model::{
     policy::{Branch, Goto, Route, Schema, StepSpec, TargetSpec, Workflow, WorkflowStep},
     run::EffectClass,
 };
-use outlast_wire::{Shape, template::Expression};
+use outlast_wire::{Shape, contract::Gates, template::Expression};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -34,6 +34,7 @@ pub(super) struct Known<'a> {
     pub(super) tools: &'a BTreeMap<ToolName, Arc<Tool>>,
     pub(super) routes: &'a BTreeMap<RouteId, Arc<Route>>,
     pub(super) direct: &'a BTreeMap<Box<str>, Arc<Route>>,
+    pub(super) gates: &'a BTreeMap<RouteId, Arc<Gates>>,
     pub(super) targets: &'a [TargetSpec],
 }
 
@@ -44,6 +45,11 @@ impl Known<'_> {
             .iter()
             .find_map(|(id, route)| (id.as_str() == name).then_some(route))
             .or_else(|| self.direct.get(name))
+    }
+
+    /// Whether a route's replies are JSON.
+    pub(super) fn gives_json(&self, route: &Route) -> bool {
+        self.gates.get(&route.id).is_some_and(|gates| gates.wants_json())
     }
 
     /// Whether a target's price is known.
