@@ -94,6 +94,8 @@ class Double:
         run, rest = parts[3], parts[4]
         if rest.startswith("steps/"):
             return self.step(method, self.journals[run], rest, body)
+        if rest == "journal":
+            return 200, {"steps": list(self.journals[run].values()), "next": None}
         if rest == "finish":
             self.ends[run] = body
             return 200, {}
@@ -121,7 +123,7 @@ class Double:
             if kept["state"] == "failed_final":
                 return 200, {"do": "replay", "error": kept["error"], "diverged": False}
             kept.update(state="intent", attempts=kept["attempts"] + 1, fingerprint=body["fingerprint"])
-            kept["kind"], kept["class"], kept["undoes"] = body["kind"], body["class"], body.get("undoes")
+            kept["kind"], kept["class"], kept["undo"] = body["kind"], body["class"], body.get("undo")
             return 200, {
                 "do": "execute",
                 "attempt": kept["attempts"],

@@ -343,7 +343,7 @@ def test_undoing_goes_on_where_another_worker_died(server, body):
 def test_a_cancelled_run_undoes_what_its_journal_says_was_done(server, body):
     for what in ("flight", "hotel"):
         print_ = outlast.values.fingerprint([what])
-        view = {"key": what, "state": "done", "ok": f"{what} reserved", "fingerprint": print_}
+        view = {"key": what, "state": "done", "ok": f"{what} reserved", "fingerprint": print_, "undo": {"name": "x"}}
         server.journals["run_1"][what] = view
     end = executed(server, body, cancelling=True)
     assert undone(server) == ["undo/hotel/end", "undo/flight/end"]
@@ -364,6 +364,17 @@ def test_what_cannot_be_undone_goes_to_a_person(server):
         server.until(lambda: server.bodies("undo/flight/end") and not worker._claims)
     assert server.bodies("undo/flight/end")[0]["review"]["why"] == "human"
     assert server.ends == {}
+
+
+def test_what_a_new_body_no_longer_comes_by_is_a_persons_to_undo(server):
+    ship = {"key": "ship", "state": "done", "ok": "cabin 3", "fingerprint": "0" * 64, "undo": {"name": "x"}}
+    server.journals["run_1"]["ship"] = ship
+    with working(server, trip) as worker:
+        server.offer("trip")
+        server.until(lambda: server.bodies("undo/ship/end") and not worker._claims)
+    assert undone(server) == ["undo/hotel/end", "undo/flight/end"]
+    assert "by hand" in server.bodies("undo/ship/end")[0]["review"]["output"]["message"]
+    assert server.ends == {}, "it ends when a person has settled that"
 
 
 def test_a_wait_gives_the_run_up_and_a_distant_retry_gives_it_back(server):

@@ -38,28 +38,29 @@ async def undo_async(took):
 
 @run(name="three-sync")
 def three(input):
-    return [step(f"e{n}", post, f"/e{n}", [input, n], effect=keyed(3600)) for n in range(3)]
+    return [step(f"e{n}", post, f"/e{n}", [input, n], effect=keyed(3600), timeout=3) for n in range(3)]
 
 
 @run(name="three-async")
 async def three_async(input):
-    return [await aio.step(f"e{n}", post_async, f"/e{n}", [input, n], effect=keyed(3600)) for n in range(3)]
+    return [await aio.step(f"e{n}", post_async, f"/e{n}", [input, n], effect=keyed(3600), timeout=3) for n in range(3)]
 
 
 @run(name="once-sync")
 def once(input):
-    return step("mail", post, "/mail", input, effect="once")
+    return step("mail", post, "/mail", input, effect="once", timeout=2)
 
 
 @run(name="once-async")
 async def once_async(input):
-    return await aio.step("mail", post_async, "/mail", input, effect="once")
+    return await aio.step("mail", post_async, "/mail", input, effect="once", timeout=2)
 
 
 @run(name="trip-sync")
 def trip(input):
-    step("flight", post, "/flight", "flight", effect=keyed(3600), undo=Undo(undo, effect=keyed(3600)))
-    step("hotel", post, "/hotel", "hotel", effect=keyed(3600), undo=Undo(undo, effect=keyed(3600)))
+    undoing = Undo(undo, effect=keyed(3600), timeout=3)
+    step("flight", post, "/flight", "flight", effect=keyed(3600), timeout=3, undo=undoing)
+    step("hotel", post, "/hotel", "hotel", effect=keyed(3600), timeout=3, undo=undoing)
     if input == "fail":
         raise RuntimeError("no car")
     return wait_for("go").payload
@@ -67,9 +68,9 @@ def trip(input):
 
 @run(name="trip-async")
 async def trip_async(input):
-    undoing = Undo(undo_async, effect=keyed(3600))
-    await aio.step("flight", post_async, "/flight", "flight", effect=keyed(3600), undo=undoing)
-    await aio.step("hotel", post_async, "/hotel", "hotel", effect=keyed(3600), undo=undoing)
+    undoing = Undo(undo_async, effect=keyed(3600), timeout=3)
+    await aio.step("flight", post_async, "/flight", "flight", effect=keyed(3600), timeout=3, undo=undoing)
+    await aio.step("hotel", post_async, "/hotel", "hotel", effect=keyed(3600), timeout=3, undo=undoing)
     if input == "fail":
         raise RuntimeError("no car")
     return (await aio.wait_for("go")).payload
@@ -94,13 +95,13 @@ async def signals_async(_):
 @run(name="approval-sync")
 def approval(amount):
     agreed = approve("May we refund this?", {"amount": amount})
-    return step("refund", post, "/refund", agreed.arguments, effect=keyed(3600))
+    return step("refund", post, "/refund", agreed.arguments, effect=keyed(3600), timeout=3)
 
 
 @run(name="approval-async")
 async def approval_async(amount):
     agreed = await aio.approve("May we refund this?", {"amount": amount})
-    return await aio.step("refund", post_async, "/refund", agreed.arguments, effect=keyed(3600))
+    return await aio.step("refund", post_async, "/refund", agreed.arguments, effect=keyed(3600), timeout=3)
 
 
 @run(name="tools-sync")

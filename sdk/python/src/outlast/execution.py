@@ -14,12 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 from .claim import Claim, Done
-from .effects import Effect, effect_of
+from .effects import Effect, Undo, effect_of
 from .errors import (
     Cancelled,
     Draining,
     LeaseLost,
     NothingMoreMayBegin,
+    NotDone,
     NotJson,
     NotYet,
     OutlastError,
@@ -31,7 +32,7 @@ from .errors import (
     stop_in,
 )
 from .flow import Call, Do, Flow, Reply, Settled
-from .journal import recorded_end
+from .journal import all_steps, recorded_end
 from .steps import MESSAGE, Step, ask, call
 from .transport import api_error
 from .values import fingerprint, recorded
@@ -152,12 +153,27 @@ def _rewind(claim: Claim, body: Callable[..., Any], args: tuple[Any, ...]) -> Fl
 
 
 def _undo(claim: Claim, ending: Ending) -> Flow[None]:
-    done = list(claim.undos)
+    done = yield from _to_be_undone(claim)
     if done and ending.error is not None and not ending.known:
         yield from _write_down(claim, ending.error)
     claim.used.clear()
     for one in reversed(done):
         yield from _undo_one(claim, one)
+
+
+def _to_be_undone(claim: Claim) -> Flow[list[Done]]:
+    """What was done, in the journal's order. What the body no longer comes by is a person's to undo."""
+    reached = {done.key: done for done in claim.undos}
+    found = []
+    for view in (yield from all_steps(claim)):
+        if view.get("state") == "done" and view.get("undo") is not None:
+            lost = Done(view["key"], view.get("ok"), Undo(_by_hand))
+            found.append(reached.pop(view["key"], lost))
+    return [*found, *reached.values()]
+
+
+def _by_hand(_: Any) -> None:
+    raise NotDone("the body does not come by this step any more: undo it by hand", final=True)
 
 
 def _undo_one(claim: Claim, done: Done) -> Flow[None]:

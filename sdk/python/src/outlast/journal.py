@@ -54,6 +54,18 @@ def recorded_end(claim: Claim, key: str) -> Flow[End | None]:
     return end_of((yield from _get(claim, _step(claim, key), {})))
 
 
+def all_steps(claim: Claim) -> Flow[list[Any]]:
+    """The whole journal, in its order."""
+    steps: list[Any] = []
+    params: dict[str, str] = {}
+    while True:
+        page = yield from _get(claim, f"/v1/runs/{quote(claim.run, safe='')}/journal", params)
+        steps += page["steps"] if page else ()
+        if page is None or page.get("next") is None:
+            return steps
+        params = {"after": str(page["next"])}
+
+
 def reach(claim: Claim, key: str) -> Flow[None]:
     """While a run is unwound, nothing new begins: what ended is told, what may have happened is looked into.
 
