@@ -4,6 +4,7 @@ import os
 import sys
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("notes")
 NOTES = os.environ["NOTES"]
@@ -32,7 +33,7 @@ def pid() -> int:
 @server.tool()
 def refuse(why: str) -> str:
     """Never does anything."""
-    raise ValueError(f"refused: {why}")
+    raise ToolError(f"refused: {why}")
 
 
 if __name__ == "__main__":
