@@ -192,10 +192,10 @@ fn a_question_that_comes_to_nothing_too_often_goes_to_a_person() {
 #[test]
 fn after_a_lost_holder_once_goes_to_a_person_as_soon_as_nothing_of_it_can_still_happen() {
     let mut entry = begun(ONCE);
-    assert_eq!(begin(&mut entry, ask(ONCE, 2), at(1_000)), Answer::Wait { until: at(2_000) });
-    assert_eq!(transition(&mut entry, Event::Lapse, at(1_999)), Answer::Wait { until: at(2_000) });
+    assert_eq!(begin(&mut entry, ask(ONCE, 2), at(1_000)), Answer::Wait { until: at(2_001) });
+    assert_eq!(transition(&mut entry, Event::Lapse, at(2_000)), Answer::Wait { until: at(2_001) });
     let parked = |newly| Answer::Parked { why: EscalationKind::UnknownEffect, newly };
-    assert_eq!(begin(&mut entry, ask(ONCE, 2), at(2_000)), parked(true));
+    assert_eq!(begin(&mut entry, ask(ONCE, 2), at(2_001)), parked(true));
     assert_eq!(begin(&mut entry, ask(ONCE, 3), at(9_000)), parked(false));
     assert_eq!(transition(&mut entry, Event::Decide(Resolution::Try), at(9_000)), Answer::Recorded);
     assert_eq!(begin(&mut entry, ask(ONCE, 3), at(9_000)), Answer::Execute { attempt: 2 });

@@ -425,7 +425,10 @@ fn settle_unknown(entry: &mut Entry, ask: Option<&Ask>, now: Wall) -> Answer {
         IfUnknown::Repeat => {}
         IfUnknown::Verify { quiet } => entry.not_before = entry.verifiable(quiet).max(entry.not_before),
         // A person who looked while it may still happen would decide on what is not yet true.
-        IfUnknown::Person => entry.not_before = entry.verifiable(Duration::ZERO).max(entry.not_before),
+        IfUnknown::Person => {
+            let over = later(entry.deadline, Duration::from_millis(1)).max(entry.held_until);
+            entry.not_before = over.max(entry.not_before);
+        }
     }
     entry.state = LedgerState::Unknown;
     match ask {

@@ -178,8 +178,8 @@ async fn once_not_too_early(bench: &mut Bench<'_>) {
     bench.pass(1_000);
     let epoch = claimed(bench, "v").await.epoch;
     let (after, unknown) = waits(bench, step(bench, "mail", ONCE, epoch)).await;
-    assert_eq!((after, unknown, open_escalations(bench).await), (SECOND * 29, true, 0));
-    bench.pass(29_000);
+    assert_eq!((after, unknown, open_escalations(bench).await), (Duration::from_millis(29_001), true, 0));
+    bench.pass(29_001);
     let epoch = claimed(bench, "v").await.epoch;
     parks(bench, step(bench, "mail", ONCE, epoch)).await;
     assert_eq!(open_escalations(bench).await, 1);
@@ -361,11 +361,11 @@ async fn looked_after(bench: &mut Bench<'_>) {
     let epoch = going(bench).await;
     executes(bench, step(bench, "fenced", ONCE, epoch)).await;
     assert_eq!(unattended(bench).await, []);
-    bench.pass(2_000);
+    bench.pass(2_001);
     assert_eq!(unattended(bench).await, []);
     assert_eq!(state(bench, effect("parked")).await, LedgerState::Parked);
     assert_eq!(open_escalations(bench).await, 1);
-    bench.pass(4_999);
+    bench.pass(4_998);
     assert_eq!(unattended(bench).await, [], "the quiet period");
     bench.pass(1);
     let given = unattended(bench).await;
