@@ -114,14 +114,19 @@ impl Desk {
     }
 
     pub(crate) async fn start_as(&self, workflow: &str, version: &str, input: Value) -> RunRef {
+        self.start_with(workflow, input, |start| start.version = version.into()).await
+    }
+
+    /// Starts a run of a workflow, changed like this.
+    pub(crate) async fn start_with(&self, workflow: &str, input: Value, change: impl FnOnce(&mut StartRun)) -> RunRef {
         let id = format!("run-{workflow}-{}", fastrand::u64(..));
         let run = RunRef { tenant: TenantId::new("-"), id: RunId::new(id) };
-        let start = StartRun {
+        let mut start = StartRun {
             run: run.clone(),
             key: None,
             queue: format!("outlast:{workflow}").into(),
             workflow: workflow.into(),
-            version: version.into(),
+            version: "1".into(),
             priority: Priority::default(),
             after: Duration::ZERO,
             deadline: None,
@@ -129,6 +134,7 @@ impl Desk {
             unclaimed: false,
             input: payload(&input),
         };
+        change(&mut start);
         self.store.start_run(start).await.unwrap();
         run
     }
