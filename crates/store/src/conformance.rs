@@ -10,6 +10,7 @@
 mod durable;
 mod history;
 mod people;
+mod people_scenarios;
 mod run_scenarios;
 mod runs;
 mod scenarios;
@@ -19,6 +20,7 @@ mod steps;
 
 pub use history::{CacheOp, CallOp, ConfirmOp, Op, OutboxOp, QueueOp, Theme, history};
 pub use people::EscalationOp;
+pub use people_scenarios::PEOPLE_SCENARIOS;
 pub use run_scenarios::RUN_SCENARIOS;
 pub use runs::{RunOp, Starts, WorkerOp};
 pub use scenarios::{Bench, Check, SCENARIOS, Scenario};

@@ -5,14 +5,16 @@ mod common;
 use common::{Memory, Sqlite, block_on};
 use outlast_store::{
     StoreError,
-    conformance::{Bench, RUN_SCENARIOS, SCENARIOS, STEP_SCENARIOS, Subject, Theme, answers, compare},
+    conformance::{
+        Bench, PEOPLE_SCENARIOS, RUN_SCENARIOS, SCENARIOS, STEP_SCENARIOS, Subject, Theme, answers, compare,
+    },
 };
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::collections::BTreeSet;
 
 /// Every promise, all broken ones at once.
 fn hold_to_promises(subject: &mut dyn Subject) {
-    for scenario in SCENARIOS {
+    for scenario in SCENARIOS.iter().chain(PEOPLE_SCENARIOS) {
         eprintln!("{}", scenario.promise);
         block_on((scenario.check)(&mut Bench::new(subject)));
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Sqlite, block_on};
 use outlast_store::{
-    conformance::{Bench, Check, SCENARIOS, Subject, Theme, compare, first_difference},
+    conformance::{Bench, Check, PEOPLE_SCENARIOS, SCENARIOS, Subject, Theme, compare, first_difference},
     *,
 };
 use rusqlite::Connection;
@@ -30,6 +30,8 @@ enum Flaw {
     DeafHeartbeat,
     /// Everybody's cache is everybody's.
     SharedCache,
+    /// A decision holds whatever its person was shown.
+    BlindDecision,
 }
 
 /// A store that passes everything on, but for its flaw.
@@ -61,7 +63,6 @@ impl PeopleStore for Flawed {
         open_escalation(command: OpenEscalation) -> Opened;
         escalations(filter: EscalationFilter, page: Page) -> EscalationPage;
         escalation(id: Arc<str>) -> Option<Escalation>;
-        decide_escalation(command: DecideEscalation) -> Decided;
         due_escalations(command: DueEscalations) -> Vec<DueEscalation>;
         escalation_moved(command: EscalationMoved) -> Fenced;
         due_notices(command: DueNotices) -> Vec<Notice>;
@@ -69,6 +70,15 @@ impl PeopleStore for Flawed {
         retry_notice(command: RetryNotice) -> Retried;
         audit(filter: AuditFilter, page: Page) -> AuditPage;
         verify_audit() -> AuditVerified;
+    }
+
+    fn decide_escalation(&self, mut command: DecideEscalation) -> Answer<Decided> {
+        if self.flaw == Flaw::BlindDecision
+            && let Ok(Some(found)) = now(self.inner.escalation(command.id.clone()))
+        {
+            command.shown = found.summary.shown;
+        }
+        self.inner.decide_escalation(command)
     }
 }
 
@@ -218,7 +228,8 @@ fn broken_promises(subject: &mut dyn Subject) -> Vec<&'static str> {
     let broken = |check: &Check, subject: &mut dyn Subject| {
         catch_unwind(AssertUnwindSafe(|| block_on(check(&mut Bench::new(subject))))).is_err()
     };
-    SCENARIOS.iter().filter(|scenario| broken(&scenario.check, subject)).map(|scenario| scenario.promise).collect()
+    let promises = SCENARIOS.iter().chain(PEOPLE_SCENARIOS);
+    promises.filter(|scenario| broken(&scenario.check, subject)).map(|scenario| scenario.promise).collect()
 }
 
 #[test]
@@ -229,7 +240,9 @@ fn a_back_end_without_a_flaw_passes() {
 
 #[test]
 fn every_flaw_is_found_by_histories_and_by_a_promise() {
-    for mut flaw in [Flaw::NoFence, Flaw::TokenTwice, Flaw::OtherReply, Flaw::DeafHeartbeat, Flaw::SharedCache] {
+    for mut flaw in
+        [Flaw::NoFence, Flaw::TokenTwice, Flaw::OtherReply, Flaw::DeafHeartbeat, Flaw::SharedCache, Flaw::BlindDecision]
+    {
         let found = found_by_histories(&mut flaw);
         let (_, length) = found.unwrap_or_else(|| panic!("no history shows {flaw:?}"));
         assert!(length <= 20, "{flaw:?} needs {length} commands to be seen");

@@ -4,8 +4,9 @@ mod common;
 
 use common::{block_on, open, options, sealed};
 use outlast_store::{
-    Access, BeginCall, Begun, CallEnd, DataKey, Delivered, EndCall, Enqueue, Enqueued, Epoch, Fenced, Limits, Payload,
-    QueueState, Sealing, SqliteOptions, SqliteStore, Store, StoreError, conformance::ManualClock,
+    Access, BeginCall, Begun, CallEnd, DataKey, DecideEscalation, Decided, Delivered, EndCall, Enqueue, Enqueued,
+    Epoch, Fenced, Limits, OpenEscalation, Payload, PeopleStore, QueueState, Sealing, SqliteOptions, SqliteStore,
+    Store, StoreError, conformance::ManualClock,
 };
 use rusqlite::Connection;
 use std::{
@@ -392,4 +393,51 @@ fn health_tells_what_there_is() {
     assert_eq!((health.backend, health.writable, health.sealed), ("sqlite", true, true));
     assert_eq!((health.queue_waiting, health.queue_oldest), (1, Some(Duration::from_secs(5))));
     assert!(health.disk_bytes > 0);
+}
+
+#[test]
+fn an_audit_log_is_only_added_to_and_one_that_was_forged_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store.db");
+    let store = in_plaintext(&path).unwrap();
+    for number in 0..3 {
+        let id: Arc<str> = format!("esc_{number}").into();
+        let opened = OpenEscalation {
+            id: id.clone(),
+            tenant: "acme".into(),
+            route: "support".into(),
+            request_id: "req".into(),
+            failure: outlast_model::Failure::Refusal,
+            question: "May it?".into(),
+            payload: Payload::default(),
+            answer_within: None,
+        };
+        block_on(store.open_escalation(opened)).unwrap();
+        let shown = block_on(store.escalation(id.clone())).unwrap().unwrap().summary.shown;
+        let verb = outlast_model::run::Verb::Cancel;
+        let decision = Payload::from(b"no".to_vec());
+        let decide = DecideEscalation { id, by: "anna".into(), verb, shown, result: None, decision };
+        assert_eq!(block_on(store.decide_escalation(decide)), Ok(Decided::Stands));
+    }
+    let whole = block_on(store.verify_audit()).unwrap();
+    assert_eq!((whole.entries, whole.broken), (3, None));
+    let forger = Connection::open(&path).unwrap();
+    for forbidden in [
+        "UPDATE audit SET who = 'bob' WHERE number = 2",
+        "DELETE FROM audit WHERE number = 3",
+        "INSERT OR REPLACE INTO audit SELECT 2, at, 'bob', what, subject, tenant, details, hash FROM audit LIMIT 1",
+    ] {
+        assert!(forger.execute_batch(forbidden).is_err(), "{forbidden}");
+    }
+    // Whoever may write the file may also drop its triggers.
+    let forge = |sql: &str| {
+        forger.execute_batch("DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_removed").ok();
+        forger.execute_batch(sql).unwrap();
+        block_on(store.verify_audit()).unwrap().broken.map(|(number, _)| number)
+    };
+    assert_eq!(forge("UPDATE audit SET who = 'bob' WHERE number = 2"), Some(2));
+    assert_eq!(forge("UPDATE audit SET who = 'anna' WHERE number = 2"), None);
+    assert_eq!(forge("DELETE FROM audit WHERE number = 3"), Some(3), "the end is missing");
+    assert_eq!(forge("DELETE FROM audit WHERE number = 1"), Some(1));
+    assert_eq!(block_on(store.check()).unwrap().faults.len(), 1);
 }

@@ -53,7 +53,17 @@ impl Server {
         std::fs::write(&file, complete(toml)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_outlast"));
         command.arg("serve").arg("--config").arg(&file).current_dir(folder.path());
-        for name in ["CALLER_ONE", "CALLER_TWO", "ADMIN_TOKEN", "KEY_ZERO", "KEY_ONE", "ALERT_SECRET", "DATA_KEY"] {
+        for name in [
+            "CALLER_ONE",
+            "CALLER_TWO",
+            "ADMIN_TOKEN",
+            "KEY_ZERO",
+            "KEY_ONE",
+            "ALERT_SECRET",
+            "DATA_KEY",
+            "ANNA_KEY",
+            "BOB_KEY",
+        ] {
             command.env(name, rig::env(name).unwrap());
         }
         if let Some(failpoints) = failpoints {

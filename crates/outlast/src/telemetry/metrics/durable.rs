@@ -144,6 +144,8 @@ fn expose_store(out: &mut Exposition, seen: &Seen) {
     gauge("outlast_queue_oldest_seconds", "How long the oldest waiting request has waited; 0 if none waits.", oldest);
     gauge("outlast_idempotency_keys", "Idempotency keys that are kept.", health.calls as f64);
     gauge("outlast_cache_entries", "Good replies that are kept.", health.cached as f64);
+    gauge("outlast_notices_pending", "Notices of escalations to be sent.", health.notices_pending as f64);
+    gauge("outlast_notices_given_up", "Notices that nobody took.", health.notices_given_up as f64);
     gauge("outlast_escalations_open", "Escalations that wait for a person.", health.escalations_open as f64);
     gauge("outlast_queue_webhooks_pending", "Webhooks to be delivered.", health.deliveries_pending as f64);
     gauge(
