@@ -31,7 +31,8 @@ fn channels(at: &Downstream, mail: &str) -> String {
     };
     hook("ops", "webhook", "secret = \"${ALERT_SECRET}\"")
         + &hook("boss", "webhook", "secret = \"${ALERT_SECRET}\"")
-        + &hook("chat", "slack", "")
+        // The whole address of a Slack webhook is a secret.
+        + &hook("chat", "slack", "").replace("/chat\"", "/${SLACK_PATH}\"")
         + mail
 }
 

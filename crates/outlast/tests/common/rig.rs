@@ -21,6 +21,7 @@ pub(crate) fn env(name: &str) -> Option<String> {
         "KEY_ZERO" => "sk-upstream-zero-0123456789",
         "KEY_ONE" => "sk-upstream-one-0123456789",
         "DATA_KEY" => "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        "SLACK_PATH" => "chat",
         "ANNA_KEY" => "reviewer-anna-0123456789",
         "BOB_KEY" => "reviewer-bob-0123456789",
         "ALERT_SECRET" => "alert-secret-0123456789",
