@@ -22,6 +22,8 @@ mod migrate;
 mod notices;
 mod open;
 mod people;
+#[cfg(test)]
+mod plans;
 mod queue;
 mod readers;
 mod ready;

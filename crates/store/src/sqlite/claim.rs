@@ -19,7 +19,6 @@ use outlast_model::{
     policy::Priority,
     run::{EscalationKind, RunState, Verb},
 };
-use rusqlite::params;
 use std::sync::Arc;
 
 /// Those that a claim may take from: a lane, and whether only what somebody lost there.
@@ -55,8 +54,11 @@ fn lanes(cx: Cx<'_>, command: &ClaimRun) -> Outcome<Lanes> {
         if queues[..at].contains(queue) {
             continue;
         }
-        let mut find = cx.db.prepare_cached(LANES)?;
-        let mut rows = find.query(params![queue, tenant.as_ref().map(outlast_model::TenantId::as_str)])?;
+        let mut find = cx.db.prepare_cached(if tenant.is_some() { LANES_OF_TENANT } else { LANES })?;
+        let mut rows = match tenant {
+            Some(tenant) => find.query([&**queue, tenant.as_str()])?,
+            None => find.query([queue])?,
+        };
         let mut attended: Vec<(String, bool)> = Vec::new();
         while let Some(row) = rows.next()? {
             let (lane, of): (i64, String) = (row.get(0)?, row.get(1)?);
@@ -81,8 +83,9 @@ fn lanes(cx: Cx<'_>, command: &ClaimRun) -> Outcome<Lanes> {
     Ok(lanes)
 }
 
-pub(super) const LANES: &str =
-    "SELECT lane, tenant, workflow, version FROM lanes WHERE queue = ?1 AND (?2 IS NULL OR tenant = ?2)";
+pub(super) const LANES: &str = "SELECT lane, tenant, workflow, version FROM lanes WHERE queue = ?1";
+pub(super) const LANES_OF_TENANT: &str =
+    "SELECT lane, tenant, workflow, version FROM lanes WHERE queue = ?1 AND tenant = ?2";
 
 /// The run of these lanes that has been due longest, after this one.
 fn first(cx: Cx<'_>, lanes: &Lanes, priority: i64, after: Option<(Wall, i64)>) -> Outcome<Option<(Wall, i64)>> {

@@ -1,6 +1,8 @@
 //! What the tests of several back ends share.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod runs;
+
 use outlast_store::{
     Clock, DataKey, Limits, MemoryStore, Sealing, SqliteOptions, SqliteStore, Store, StoreError,
     conformance::{ManualClock, Subject},
