@@ -38,6 +38,11 @@ fn the_memory_store_keeps_every_promise_about_runs_and_steps() {
 }
 
 #[test]
+fn the_sqlite_store_keeps_every_promise_about_runs_and_steps() {
+    hold_to_promises_about_runs(&mut Sqlite::new());
+}
+
+#[test]
 fn the_sqlite_store_keeps_every_promise() {
     hold_to_promises(&mut Sqlite::new());
 }

@@ -159,9 +159,8 @@ fn verify(cx: Cx<'_>, command: &ClaimUnknown, kept: &mut Kept) -> Outcome<Option
 }
 
 pub(super) const STEPS_TO_LOOK_AT: &str = "SELECT tenant, id, steps.key,
-    CASE state_of WHEN 3 THEN not_before ELSE held_until END
-    FROM (SELECT run, key, state AS state_of, not_before, held_until FROM steps WHERE look_at <= ?1
-          ORDER BY look_at, step LIMIT ?2) AS steps JOIN runs USING (run)";
+    CASE steps.state WHEN 3 THEN not_before ELSE held_until END FROM steps JOIN runs USING (run)
+    WHERE look_at <= ?1 ORDER BY look_at, step LIMIT ?2";
 pub(super) const EFFECTS_TO_LOOK_AT: &str = "SELECT tenant, scope, key,
     CASE state WHEN 3 THEN not_before ELSE held_until END FROM effects WHERE look_at <= ?1
     ORDER BY look_at, effect LIMIT ?2";

@@ -188,7 +188,7 @@ pub(super) struct Kept {
 /// What stands under a key of a journal.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Own(Kept),
+    Own(Box<Kept>),
     /// It is kept in the tenant's ledger, in this row.
     Ledger(i64),
 }
@@ -310,7 +310,7 @@ pub(super) fn step(cx: Cx<'_>, run: i64, key: &str) -> Outcome<Option<Step>> {
     if let Some(effect) = row.get::<_, Option<i64>>(1)? {
         return Ok(Some(Step::Ledger(effect)));
     }
-    Ok(Some(Step::Own(Kept::read(cx, row, row.get(0)?, 2)?)))
+    Ok(Some(Step::Own(Box::new(Kept::read(cx, row, row.get(0)?, 2)?))))
 }
 
 /// What stands in a tenant's ledger, whether or not it is still known.

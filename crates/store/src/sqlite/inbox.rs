@@ -49,7 +49,7 @@ pub(super) fn wait(cx: Cx<'_>, command: &WaitRun) -> Outcome<Waited> {
         Some(Step::Own(kept)) if kept.kind != StepKind::Wait => return Ok(Waited::Mismatch),
         Some(Step::Ledger(_)) => return Ok(Waited::Mismatch),
         Some(Step::Own(kept)) if kept.entry.state == LedgerState::Done => return replay(cx, &place, &kept),
-        Some(Step::Own(kept)) => kept,
+        Some(Step::Own(kept)) => *kept,
         None => begin(cx, &place, &mut row, command, *timer)?,
     };
     row.last_step = Some(key.clone());

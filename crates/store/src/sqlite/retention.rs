@@ -27,8 +27,8 @@ pub(super) fn purge_runs(cx: Cx<'_>, left: &mut u32, steps: &mut usize) -> Outco
 
 pub(super) const GONE: &str =
     "SELECT run FROM runs WHERE ended_at IS NOT NULL AND ended_at <= ?1 ORDER BY ended_at, run LIMIT ?2";
-pub(super) const BARE: &str = "SELECT run FROM runs WHERE ended_at IS NOT NULL AND bytes > 0 AND ended_at <= ?1
-    ORDER BY ended_at, run LIMIT ?2";
+pub(super) const BARE: &str = "SELECT run FROM runs INDEXED BY runs_to_drop
+    WHERE ended_at IS NOT NULL AND bytes > 0 AND ended_at <= ?1 ORDER BY ended_at, run LIMIT ?2";
 
 fn due(cx: Cx<'_>, sql: &str, until: i64, limit: u32) -> Outcome<Vec<i64>> {
     let mut find = cx.db.prepare_cached(sql)?;
@@ -118,7 +118,7 @@ pub(super) const GONE_EFFECTS: &str =
 pub(super) const BARE_EFFECTS: &str = concat!(
     "UPDATE effects SET bytes = 0, payload = NULL, payload_blob = NULL, input = NULL, input_blob = NULL,
          undo = NULL, undo_blob = NULL, decision = NULL, decision_blob = NULL
-     WHERE effect IN (SELECT effect FROM effects WHERE bytes > 0 AND ",
+     WHERE effect IN (SELECT effect FROM effects INDEXED BY effects_to_drop WHERE bytes > 0 AND ",
     over!(),
     ")"
 );

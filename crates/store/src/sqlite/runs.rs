@@ -6,7 +6,7 @@ use super::{
     fault::{Fault, Outcome},
     ready::{self, Turn},
     retention,
-    words::{names, read_run_state, run_state},
+    words::{names, read_run_state, read_why, run_state},
 };
 use crate::{Fenced, FinishRun, Payload, ReleaseRun, RunRef, StartRun, Started, StoreError, seal::Owner};
 use outlast_engine::run::Head;
@@ -66,10 +66,10 @@ impl Row {
             spent: money(row.get(11)?),
             cost_max: row.get::<_, Option<i64>>(17)?.map(money),
         };
-        let parked: Option<(Option<String>, Option<String>)> = Some((row.get(21)?, row.get(22)?));
-        let parked = match parked {
-            Some((Some(why), Some(escalation))) => Some((super::words::read_why(cx, &why)?, escalation.into())),
-            Some(_) | None => None,
+        let (why, escalation): (Option<String>, Option<String>) = (row.get(21)?, row.get(22)?);
+        let parked = match (why, escalation) {
+            (Some(why), Some(escalation)) => Some((read_why(cx, &why)?, escalation.into())),
+            (_, _) => None,
         };
         let (lane, priority, unclaimed) = (row.get(1)?, row.get(2)?, row.get(3)?);
         Ok(Row {
@@ -224,11 +224,7 @@ pub(super) fn by_row(cx: Cx<'_>, run: i64) -> Outcome<Option<(RunRef, Row)>> {
     let name = find.query_row([run], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).optional()?;
     let Some((tenant, id)) = name else { return Ok(None) };
     let name = RunRef { tenant: TenantId::new(tenant), id: RunId::new(id) };
-    Ok(find_named(cx, name)?)
-}
-
-fn find_named(cx: Cx<'_>, name: RunRef) -> Outcome<Option<(RunRef, Row)>> {
-    Ok(find(cx, &name)?.map(|row| (name, row)))
+    Ok(self::find(cx, &name)?.map(|row| (name, row)))
 }
 
 pub(super) fn money(nanos: i64) -> Usd {

@@ -81,7 +81,7 @@ pub(super) fn begin(cx: Cx<'_>, command: &BeginStep) -> Outcome<StepBegun> {
 fn known(cx: Cx<'_>, command: &BeginStep, stands: Option<Step>) -> Outcome<(Option<Kept>, bool)> {
     match (&command.place, stands) {
         (Place::Step { .. }, None) => Ok((None, false)),
-        (Place::Step { .. }, Some(Step::Own(kept))) => Ok((Some(kept), false)),
+        (Place::Step { .. }, Some(Step::Own(kept))) => Ok((Some(*kept), false)),
         (Place::Step { .. }, Some(Step::Ledger(_))) => Ok((None, true)),
         (Place::Effect { tenant, scope, key }, stands) => {
             let known = effects::known(cx, tenant.as_str(), scope, key)?.map(|(kept, _)| kept);
@@ -339,14 +339,17 @@ pub(super) fn park(
     Ok(())
 }
 
+/// An entry, and the run it is in or that its last attempt was begun for.
+type Found = (Kept, Option<(RunRef, Row)>);
+
 /// The entry that is kept at a place, if it is still known, with the run it is in or that its last attempt was begun
 /// for.
-pub(super) fn find(cx: Cx<'_>, place: &Place) -> Outcome<Option<(Kept, Option<(RunRef, Row)>)>> {
+pub(super) fn find(cx: Cx<'_>, place: &Place) -> Outcome<Option<Found>> {
     match place {
         Place::Step { run, key } => {
             let Some(row) = runs::find(cx, run)? else { return Ok(None) };
             match entries::step(cx, row.run, key)? {
-                Some(Step::Own(kept)) => Ok(Some((kept, Some((run.clone(), row))))),
+                Some(Step::Own(kept)) => Ok(Some((*kept, Some((run.clone(), row))))),
                 Some(Step::Ledger(_)) | None => Ok(None),
             }
         }
