@@ -10,9 +10,11 @@ pub mod fake;
 pub mod import;
 pub mod litellm;
 pub mod remote;
+pub mod runs;
 pub mod schema;
 pub mod serve;
 pub mod store;
+pub mod workers;
 
 use crate::config::{Config, ConfigErrors, Env};
 use clap::{Args, Parser, Subcommand};
@@ -84,6 +86,12 @@ pub enum Command {
     /// Say who decided what, and whether the log of it is what was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Start durable runs, look at them, signal, cancel and migrate them
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
+    /// Say who works on durable runs, and tell a worker to leave
+    #[command(subcommand)]
+    Workers(workers::WorkersCommand),
     /// Back up, restore and check the durable store
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -151,6 +159,8 @@ pub fn main() -> ExitCode {
         Command::Fake(args) => fake::run(*args),
         Command::Escalations(command) => escalations::run(command),
         Command::Audit(command) => audit::run(command),
+        Command::Runs(command) => runs::run(command),
+        Command::Workers(command) => workers::run(command),
         Command::Store(command) => store::run(command),
         Command::Drill(command) => drill::run(command),
     };

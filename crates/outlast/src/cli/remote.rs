@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER_MAX: usize = 64 << 20;
 /// Where the key is, so that it is in no process list and no shell history.
 const KEY: &str = "OUTLAST_REVIEWER_KEY";
+/// Where a caller's key is, or the admin token.
+const CALLER_KEY: &str = "OUTLAST_API_KEY";
 
 /// Which server, and with which key.
 #[derive(Clone, Debug, Default, Args)]
@@ -26,7 +28,8 @@ pub struct RemoteArgs {
     /// The server's address [default: that of the config]
     #[arg(long, env = "OUTLAST_URL", value_name = "URL")]
     pub url: Option<String>,
-    /// The file that holds your key [default: the variable OUTLAST_REVIEWER_KEY]
+    /// The file that holds your key [default: the variable OUTLAST_REVIEWER_KEY for escalations, OUTLAST_API_KEY for
+    /// runs and workers]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
@@ -40,22 +43,31 @@ pub(super) struct Remote {
 impl RemoteArgs {
     /// The server of the arguments, if they name one.
     pub(super) fn named(&self) -> Result<Option<Remote>, Exit> {
-        self.url.as_deref().map(|url| self.at(url)).transpose()
+        self.url.as_deref().map(|url| self.at(url, KEY)).transpose()
     }
 
-    /// The server of the arguments, else of the config.
+    /// The server of the arguments, else of the config, asked as a reviewer.
     pub(super) fn any(&self, config: &ConfigArg) -> Result<Remote, Exit> {
-        if let Some(remote) = self.named()? {
-            return Ok(remote);
+        self.with_key(config, KEY)
+    }
+
+    /// The server of the arguments, else of the config, asked as a caller or as the operator.
+    pub(super) fn caller(&self, config: &ConfigArg) -> Result<Remote, Exit> {
+        self.with_key(config, CALLER_KEY)
+    }
+
+    fn with_key(&self, config: &ConfigArg, variable: &str) -> Result<Remote, Exit> {
+        if let Some(url) = &self.url {
+            return self.at(url, variable);
         }
         let config = config.load(&process_env).map_err(|errors| {
             eprintln!("{errors}");
             Exit::Config
         })?;
-        self.at(&address(&config))
+        self.at(&address(&config), variable)
     }
 
-    fn at(&self, url: &str) -> Result<Remote, Exit> {
+    fn at(&self, url: &str, variable: &str) -> Result<Remote, Exit> {
         let base = BaseUrl::parse(url).map_err(|why| {
             eprintln!("outlast: `{url}` is no server's address: {why}");
             Exit::Usage
@@ -65,7 +77,7 @@ impl RemoteArgs {
                 eprintln!("outlast: {}: {error}", file.display());
                 Exit::NoInput
             })?),
-            None => process_env(KEY),
+            None => process_env(variable),
         };
         let key = key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
         if key.is_some() && !base.is_https() && !base.is_loopback() {
