@@ -56,3 +56,8 @@ async fn what_the_page_on_contracts_shows_is_what_is_printed() {
 async fn what_the_page_on_degradation_shows_is_what_is_printed() {
     run("docs/degradation.md").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_page_on_the_worker_protocol_shows_is_what_is_printed() {
+    run("docs/worker-protocol.md").await;
+}

@@ -45,7 +45,17 @@ pub(crate) fn steady(got: &str) -> String {
         for prefix in ["req_", "q_", "esc_", "chatcmpl-", "msg_"] {
             line = cut_after(&line, prefix, |c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         }
-        for field in ["latency_ms", "ms", "created", "enqueued_at", "expires_at", "token", "age_s", "retry_after_ms"] {
+        for field in [
+            "latency_ms",
+            "ms",
+            "created",
+            "enqueued_at",
+            "expires_at",
+            "token",
+            "age_s",
+            "retry_after_ms",
+            "deadline_ms",
+        ] {
             line = value_open(&line, &format!("\"{field}\":"));
         }
         line

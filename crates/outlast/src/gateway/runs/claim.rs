@@ -9,7 +9,7 @@ use super::{
     view,
     waits::{Patience, TooMany},
 };
-use crate::failpoint;
+use crate::{failpoint, telemetry::LogEvent};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use outlast_model::RunId;
@@ -202,6 +202,8 @@ pub(super) async fn heartbeat(
                 return Err(no_run());
             }
             cx.shared.telemetry.metrics().runs.lost.add(1);
+            let event = LogEvent::info("run_lease_lost", "a worker beat for a claim that is over; it is told to stop");
+            cx.shared.telemetry.event(event.with("run", id.as_str()));
             return Ok(lost(cx, headers));
         }
     };

@@ -6,7 +6,7 @@ use super::{
     read::{Fields, SaidError, bad, step_key},
     view,
 };
-use crate::failpoint;
+use crate::{failpoint, telemetry::LogEvent};
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use outlast_engine::run::{Ended, Proof};
@@ -77,6 +77,9 @@ pub(super) async fn begin(
     let (is_fenced, timeout) = (command.epoch.is_some(), command.call_deadline);
     let begun = cx.stored(cx.shared.store.begin_step(command)).await?;
     cx.shared.telemetry.metrics().runs.begun(&begun);
+    if let StepBegun::Parked { why, escalation } = &begun {
+        cx.tell_parked(id, &key, *why, escalation);
+    }
     if is_fenced && matches!(begun, StepBegun::Execute { .. }) {
         failpoint::pass("ledger.intent");
     }
@@ -190,6 +193,15 @@ fn left(cx: &Cx, deadline: Wall, timeout: Duration) -> u64 {
     left.min(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
 }
 
+impl Cx {
+    /// Logs that a run waits for a person from now on.
+    fn tell_parked(&self, run: &RunId, step: &str, why: EscalationKind, escalation: &Arc<str>) {
+        let event = LogEvent::info("run_parked", "a run waits for a person");
+        let event = event.with("run", run.as_str()).with("step", step).with("why", why.name());
+        self.shared.telemetry.event(event.with("escalation", &**escalation));
+    }
+}
+
 fn parked(field: &str, why: EscalationKind, escalation: &Arc<str>) -> Value {
     json!({ field: "parked", "why": why.name(), "escalation": view::escalation_link(escalation) })
 }
@@ -265,6 +277,9 @@ pub(super) async fn end(
     let ended = cx.stored(cx.shared.store.end_step(command)).await?;
     failpoint::pass("ledger.outcome");
     cx.shared.telemetry.metrics().runs.step_ended(&ended);
+    if let StepEnded::Parked { why, escalation } = &ended {
+        cx.tell_parked(id, &key, *why, escalation);
+    }
     let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     match ended {
         StepEnded::Done => Ok(cx.ok(&json!({ "step": "done" }))),
