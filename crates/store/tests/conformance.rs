@@ -48,6 +48,11 @@ fn the_sqlite_store_keeps_every_promise() {
 }
 
 #[test]
+fn the_sqlite_store_keeps_every_promise_about_runs_and_steps() {
+    hold_to_promises_about_runs(&mut Sqlite::new());
+}
+
+#[test]
 fn the_sqlite_store_answers_as_the_model_does() {
     let mut sqlite = Sqlite::new();
     for seed in 0..24 {
@@ -72,8 +77,9 @@ fn runs_in_the_sqlite_store_answer_as_the_model_does() {
 fn the_sqlite_store_answers_as_the_model_does_on_drawn_seeds() {
     let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
     let drawn = runner.run(&proptest::prelude::any::<u64>(), |seed| {
-        block_on(compare(&mut Sqlite::new(), Theme::Gateway, seed, 250))
-            .map_err(|error| TestCaseError::fail(error.to_string()))
+        let failed = |error: Box<Divergence>| TestCaseError::fail(error.to_string());
+        block_on(compare(&mut Sqlite::new(), Theme::Gateway, seed, 250)).map_err(failed)?;
+        block_on(compare(&mut Sqlite::new(), Theme::Runs, seed, 300)).map_err(failed)
     });
     drawn.unwrap();
 }

@@ -126,24 +126,21 @@ pub(super) async fn begin(bench: &Bench<'_>, command: BeginStep) -> StepBegun {
 
 /// Begins it and is to do it: the attempt's number and the claim.
 pub(super) async fn executes(bench: &Bench<'_>, command: BeginStep) -> (u32, Epoch) {
-    match begin(bench, command).await {
-        StepBegun::Execute { attempt, epoch, .. } => (attempt, epoch),
-        other => panic!("expected to execute, got {other:?}"),
-    }
+    let begun = begin(bench, command).await;
+    let StepBegun::Execute { attempt, epoch, .. } = begun else { panic!("expected to execute, got {begun:?}") };
+    (attempt, epoch)
 }
 
 pub(super) async fn parks(bench: &Bench<'_>, command: BeginStep) -> Arc<str> {
-    match begin(bench, command).await {
-        StepBegun::Parked { escalation, .. } => escalation,
-        other => panic!("expected it to wait for a person, got {other:?}"),
-    }
+    let begun = begin(bench, command).await;
+    let StepBegun::Parked { escalation, .. } = begun else { panic!("expected it to wait for a person, got {begun:?}") };
+    escalation
 }
 
 pub(super) async fn waits(bench: &Bench<'_>, command: BeginStep) -> (Duration, bool) {
-    match begin(bench, command).await {
-        StepBegun::Wait { after, unknown } => (after, unknown),
-        other => panic!("expected to wait, got {other:?}"),
-    }
+    let begun = begin(bench, command).await;
+    let StepBegun::Wait { after, unknown } = begun else { panic!("expected to wait, got {begun:?}") };
+    (after, unknown)
 }
 
 pub(super) async fn end(
