@@ -100,11 +100,7 @@ fn the_same_end_again_changes_nothing_and_is_answered_alike() {
                 let before = entry.clone();
                 let again = after(&mut entry, 1, ended, at(20));
                 assert_eq!(entry, before, "{class:?} {ended:?}");
-                let told = match again {
-                    Answer::Recorded => true,
-                    Answer::Parked { newly, .. } => !newly,
-                    _ => false,
-                };
+                let told = again == Answer::Recorded || matches!(again, Answer::Parked { newly: false, .. });
                 assert!(told, "{class:?} {ended:?} {again:?}");
             }
         }

@@ -170,7 +170,13 @@ impl Onlooker {
                 self.over = self.over.max(asked.held_until);
             }
             Answer::Mismatch => prop_assert_eq!(&self.entry, &before),
-            _ => {}
+            Answer::Verify { .. }
+            | Answer::Replay { .. }
+            | Answer::Wait { .. }
+            | Answer::InFlight { .. }
+            | Answer::Parked { .. }
+            | Answer::Recorded
+            | Answer::Stale => {}
         }
         let goes_on = matches!(answer, Answer::Execute { .. } | Answer::Verify { .. });
         prop_assert!(!before.state.is_final() || !goes_on, "what ended was begun");

@@ -6,7 +6,7 @@ use common::{Memory, Sqlite, block_on};
 use outlast_store::{
     StoreError,
     conformance::{
-        Bench, PEOPLE_SCENARIOS, RUN_SCENARIOS, SCENARIOS, STEP_SCENARIOS, Subject, Theme, answers, compare,
+        Bench, Divergence, PEOPLE_SCENARIOS, RUN_SCENARIOS, SCENARIOS, STEP_SCENARIOS, Subject, Theme, answers, compare,
     },
 };
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -45,11 +45,6 @@ fn the_sqlite_store_keeps_every_promise_about_runs_and_steps() {
 #[test]
 fn the_sqlite_store_keeps_every_promise() {
     hold_to_promises(&mut Sqlite::new());
-}
-
-#[test]
-fn the_sqlite_store_keeps_every_promise_about_runs_and_steps() {
-    hold_to_promises_about_runs(&mut Sqlite::new());
 }
 
 #[test]
