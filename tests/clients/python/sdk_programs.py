@@ -3,6 +3,7 @@
 Every workflow is there twice, sync and async, under names that end so.
 """
 
+import asyncio
 import logging
 import os
 import signal
@@ -164,7 +165,36 @@ def pack(arguments):
     return {"packed": arguments}
 
 
+def die_once():
+    """Dies between two steps, the first time."""
+    if not os.path.exists("died"):
+        open("died", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def program_sync():
+    with outlast.program("nightly"):
+        first = step("e0", post, "/e0", "a", effect=keyed(3600))
+        asked = [{"role": "user", "content": "How was the day?"}]
+        said = run.openai().chat.completions.create(model="agent", messages=asked)
+        die_once()
+        print("ended", [first, step("e1", post, "/e1", "b", effect="once")], said.id)
+
+
+async def program_async():
+    async with outlast.program("nightly"):
+        first = await aio.step("e0", post_async, "/e0", "a", effect=keyed(3600))
+        asked = [{"role": "user", "content": "How was the day?"}]
+        said = await run.async_openai().chat.completions.create(model="agent", messages=asked)
+        die_once()
+        print("ended", [first, await aio.step("e1", post_async, "/e1", "b", effect="once")], said.id)
+
+
 def main(name, lease):
+    if name == "program-sync":
+        return program_sync()
+    if name == "program-async":
+        return asyncio.run(program_async())
     workflows = [one for one in globals().values() if isinstance(one, outlast.Workflow) and one.name == name]
     Worker(workflows, lease=float(lease), label=f"test {name}").run()
 

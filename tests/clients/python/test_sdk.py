@@ -260,6 +260,18 @@ def test_an_unknown_outcome_is_asked_about_after_a_kill(client, downstream, work
     assert downstream.paths() == ["/send", "/arrived"], "asked, and not sent again"
 
 
+@both
+def test_a_program_without_a_worker_goes_on_where_it_died(client, downstream, work, kind):
+    assert work(f"program-{kind}").ended() == -signal.SIGKILL
+    again = work(f"program-{kind}")
+    assert again.ended() == 0, again.said()
+    replayed = work(f"program-{kind}")
+    assert replayed.ended() == 0, replayed.said()
+    assert "ended ['a', 'b']" in again.said() and again.said()[-30:] == replayed.said()[-30:], "the same reply, too"
+    assert downstream.effects() == {"/e0": 1, "/e1": 1} and downstream.paths() == ["/e0", "/e1"]
+    assert client.get("nightly")["state"] == "done"
+
+
 def test_a_worker_serves_a_tool_of_the_config(client, work):
     work("tool:pack")
     assert client.tool("pack", {"order": 1}, key="o1") == {"packed": {"order": 1}}

@@ -71,8 +71,8 @@ def test_a_graph_of_steps_goes_on_at_the_node_where_it_died(example, downstream,
 def test_the_graph_waits_for_a_person_where_it_is_told_to(example, downstream, server):
     program = example("langgraph_loop", "asking", ASK_FIRST="1")
     with server.client() as client, server.reviewer() as reviewer:
-        view = until(lambda: (found := client.get("asking"))["state"] == "parked" and found, "the question", 30)
-        id = view["parked"]["escalation"]["id"]
+        [id] = until(lambda: [one["id"] for one in reviewer.escalations()["escalations"]], "the question", 30)
+        assert client.get("asking")["state"] == "parked"
         reviewer.decide(id, "approve", shown=reviewer.escalation(id)["shown"])
     assert program.ended(30) == 0, program.said()
     assert "'answer'" in program.said()

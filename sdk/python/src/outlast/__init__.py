@@ -41,6 +41,7 @@ from .errors import (
     Unreachable,
     Waiting,
 )
+from .program import program
 from .steps import Approval, Signal
 from .sync import approve, sleep, step, tool, wait_for
 from .worker import Worker
@@ -82,6 +83,7 @@ __all__ = [
     "approve",
     "create_effects_table",
     "keyed",
+    "program",
     "run",
     "sleep",
     "step",

@@ -63,7 +63,8 @@ class Claim:
     """One run in this process's hands. Its heartbeat comes from another thread."""
 
     run: str
-    epoch: int
+    #: None: a program that no worker claims; every step has a claim of its own.
+    epoch: int | None
     lease_s: float
     workflow: str
     version: str

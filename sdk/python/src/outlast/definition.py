@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 from . import vendors
 from .claim import Claim, current_claim
 from .errors import OutlastError
+from .steps import run_headers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,8 +65,8 @@ class _Run:
         return self._claim().run
 
     @property
-    def epoch(self) -> int:
-        """The claim's number, never used before: a fence for what this run writes elsewhere."""
+    def epoch(self) -> int | None:
+        """The claim's number, never used before: a fence for what this run writes elsewhere. None in a program."""
         return self._claim().epoch
 
     @property
@@ -80,8 +81,7 @@ class _Run:
 
     def headers(self) -> dict[str, str]:
         """The headers that make a call of the gateway a step of this run."""
-        claim = self._claim()
-        return {"x-outlast-run": claim.run, "x-outlast-epoch": str(claim.epoch)}
+        return run_headers(self._claim())
 
     def openai(self, **options: Any) -> Any:
         """`openai.OpenAI`, pointed at the gateway: every call is a recorded step of this run."""

@@ -42,6 +42,7 @@ def find(claim: Claim, key: str, print_: str) -> Flow[End | None]:
         return None
     while key not in claim.journal and claim.next_page is not None and len(claim.journal) < JOURNAL_AT_HAND:
         page = yield from _get(claim, f"/v1/runs/{quote(claim.run, safe='')}/journal", {"after": claim.next_page})
+        claim.next_page = None
         keep(claim, page)
     view = claim.journal.pop(key, None)
     return end_of(view) if view is not None and view.get("fingerprint") == print_ else None

@@ -81,6 +81,8 @@ def call(claim: Claim, step: Step, fn: Callable[..., Any], args: tuple[Any, ...]
         StepFailed: it failed for good. StepMismatch: its key stands for other arguments. NotJson: its arguments or its
             result cannot be written down. A `Stop`: the run does not go on here.
     """
+    if step.undo is not None and claim.epoch is None:
+        raise OutlastError(f"step {step.key!r}: a program has no worker to undo it; only runs of a Worker have undo=")
     arguments = recorded(args, f"step {step.key!r}: its arguments")
     print_ = fingerprint(arguments)
     claim.use(step.key)
@@ -131,14 +133,13 @@ def _attempts(
 
 def _begin(claim: Claim, step: Step, arguments: Any, print_: str) -> Flow[Any]:
     body: dict[str, Any] = {
-        "epoch": claim.epoch,
         "kind": step.kind,
         "name": step.name[:NAME],
         "class": step.effect.wire,
         "input": arguments,
         "fingerprint": print_,
         "timeout_s": step.timeout,
-        "lease_s": claim.lease_s,
+        **_lease(claim),
     }
     more = {
         "retry": step.retry.wire() if step.retry else None,
@@ -155,7 +156,23 @@ def _begin(claim: Claim, step: Step, arguments: Any, print_: str) -> Flow[Any]:
         reply = yield from ask(claim, Call("POST", f"{path(claim, step.key)}/begin", body))
         if reply.status == 200:
             return reply.body
+        if claim.epoch is None and error_code(reply) == "no_such_run":
+            yield from _begin_program(claim)
+            continue
         yield from _refused(claim, step.key, reply)
+
+
+def _lease(claim: Claim) -> dict[str, Any]:
+    # A step with a claim of its own keeps it for as long as its attempt may take.
+    return {} if claim.epoch is None else {"epoch": claim.epoch, "lease_s": claim.lease_s}
+
+
+def _begin_program(claim: Claim) -> Flow[None]:
+    started = {"id": claim.run, "workflow": claim.workflow, "version": claim.version, "unclaimed": True}
+    reply = yield from ask(claim, Call("POST", "/v1/runs", started))
+    # It may have been begun meanwhile, by a model's call: that is as good.
+    if reply.status not in (200, 201, 422):
+        raise api_error(reply)
 
 
 def _refused(claim: Claim, key: str, reply: Reply) -> Flow[None]:
@@ -275,7 +292,9 @@ def _verify(
 
 
 def _end(claim: Claim, step: Step, begun: Any, outcome: dict[str, Any]) -> Flow[Any]:
-    body = {"epoch": begun["epoch"], "attempt": begun["attempt"], "lease_s": claim.lease_s, **outcome}
+    body = {"epoch": begun["epoch"], "attempt": begun["attempt"], **outcome}
+    if claim.epoch is not None:
+        body["lease_s"] = claim.lease_s
     if step.business_key is not None:
         body["key"] = step.business_key
         if step.scope is not None:
@@ -336,6 +355,12 @@ def tool(claim: Claim, name: str, arguments: Any, *, key: str | None, timeout: f
         raise tool_error(where, reply)
 
 
+def run_headers(claim: Claim) -> dict[str, str]:
+    """The headers that make a call of the gateway a step of this run."""
+    fence = {} if claim.epoch is None else {"x-outlast-epoch": str(claim.epoch)}
+    return {"x-outlast-run": claim.run, **fence}
+
+
 def tool_error(where: str, reply: Reply) -> OutlastError:
     """What an answer for good that is no result stands for."""
     error = api_error(reply)
@@ -354,6 +379,8 @@ def wait(claim: Claim, key: str, signals: Sequence[str], timer: dict[str, Any]) 
         Waiting: not yet. The run comes back, and the body is gone through anew up to here.
     """
     claim.use(key)
+    if claim.epoch is None:
+        raise OutlastError(f"{key}: a program has no worker to come back to it; only runs of a Worker wait")
     claim.check()
     yield from reach(claim, key)
     body = {"epoch": claim.epoch, "key": key, "signals": list(signals), **timer}
