@@ -407,7 +407,7 @@ impl Cx<'_> {
     ) -> Result<Round, StoreError> {
         let Job { entry, .. } = self.job;
         let outcome = self.proven(outcome, clean).named(&who.spec.name);
-        let next = decision.then(self.next(who, &outcome));
+        let next = decision.then(self.next(who, &outcome, decision));
         let end = match &outcome {
             Outcome::Done(result) if !keeps(who, result) => End::review(result),
             Outcome::Done(_) | Outcome::Failed { .. } | Outcome::Unknown(_) => End::of(&outcome, next),
@@ -431,17 +431,16 @@ impl Cx<'_> {
     }
 
     /// Whose turn it is after this. Another tool is asked for an effect only when it surely has not taken place.
-    fn next(&self, who: &Arc<Tool>, outcome: &Outcome) -> ToolName {
+    /// The one that a person named stays.
+    fn next(&self, who: &Arc<Tool>, outcome: &Outcome, decision: &Decision) -> ToolName {
         let now = self.shared.clock.mono();
         match outcome {
-            Outcome::Failed { proof: Proof::Again { .. }, .. } => {
+            Outcome::Failed { proof: Proof::Again { .. }, .. } if decision.tool.is_none() => {
                 let mut others = turns(&self.job.tools, who).skip(1);
                 let rested = others.find(|tool| self.shared.tools.health.is_open(&tool.spec.name, now).is_none());
                 rested.unwrap_or(who).spec.name.clone()
             }
-            Outcome::Done(_) | Outcome::Failed { proof: Proof::Final, .. } | Outcome::Unknown(_) => {
-                who.spec.name.clone()
-            }
+            Outcome::Done(_) | Outcome::Failed { .. } | Outcome::Unknown(_) => who.spec.name.clone(),
         }
     }
 
