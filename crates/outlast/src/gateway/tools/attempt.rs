@@ -6,7 +6,7 @@ use super::{
     health::Sign,
     http, worker,
 };
-use crate::config::Tool;
+use crate::{config::Tool, telemetry::LogEvent};
 use ::http::HeaderValue;
 use outlast_engine::run::Proof;
 use outlast_model::{TenantId, ToolName, policy::ToolKind, run::EffectClass};
@@ -123,7 +123,11 @@ pub(super) async fn send(shared: &Arc<Shared>, live: &Live, errand: &Errand<'_>)
         ToolKind::Worker { .. } => Sign::Nothing,
         ToolKind::Http { .. } | ToolKind::Mcp { .. } => outcome.sign(took, errand.timeout),
     };
-    shared.tools.health.note(name, sign, now);
+    if let Some(pause) = shared.tools.health.note(name, sign, now) {
+        let event = LogEvent::warn("tool_breaker_opened", "a tool failed too often in a row and is not asked for now");
+        let event = event.with("tool", name.to_string()).with("outcome", outcome.name());
+        shared.telemetry.event(event.with("pause_ms", u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)));
+    }
     let metrics = &shared.telemetry.metrics().tools;
     metrics.attempt(name, outcome.name(), took);
     metrics.state(name, shared.tools.health.state(name, now));

@@ -81,11 +81,13 @@ impl Health {
         self.lock().get(tool)?.closed_in(now).err()
     }
 
-    /// What an attempt came to.
-    pub(super) fn note(&self, tool: &ToolName, sign: Sign, now: Mono) {
+    /// What an attempt came to. For how long the breaker opened, if it was this that opened it.
+    pub(super) fn note(&self, tool: &ToolName, sign: Sign, now: Mono) -> Option<Duration> {
         let mut breakers = self.lock();
         match sign {
-            Sign::Answered => drop(breakers.remove(tool)),
+            Sign::Answered => {
+                breakers.remove(tool);
+            }
             Sign::Nothing => {
                 if let Some(breaker) = breakers.get_mut(tool) {
                     breaker.trying_until = None;
@@ -98,11 +100,14 @@ impl Health {
                 // What was on its way when it opened says nothing new.
                 let is_open = breaker.open_until.is_some_and(|until| until > now);
                 if breaker.faults >= FAULTS_MAX && !is_open {
-                    breaker.open_until = Some(now + pause(breaker.trips, self.seed));
+                    let pause = pause(breaker.trips, self.seed);
+                    breaker.open_until = Some(now + pause);
                     breaker.trips += 1;
+                    return Some(pause);
                 }
             }
         }
+        None
     }
 
     /// For the metrics.
@@ -156,7 +161,7 @@ mod tests {
             health.note(&tool, Sign::Fault, at(0));
         }
         assert_eq!(health.admit(&tool, TIMEOUT, at(0)), Ok(()));
-        health.note(&tool, Sign::Fault, at(0));
+        assert_eq!(health.note(&tool, Sign::Fault, at(0)), Some(PAUSE));
         assert_eq!(health.admit(&tool, TIMEOUT, at(1)), Err(Duration::from_secs(4)));
         assert_eq!(health.state(&tool, at(1)), ToolState::Open);
     }
@@ -165,7 +170,8 @@ mod tests {
     fn after_the_pause_one_attempt_tries_it_and_its_end_decides() {
         let health = Health::new(0);
         let tool = ToolName::new("t");
-        (0..FAULTS_MAX).for_each(|_| health.note(&tool, Sign::Fault, at(0)));
+        let opened: Vec<_> = (0..FAULTS_MAX).filter_map(|_| health.note(&tool, Sign::Fault, at(0))).collect();
+        assert_eq!(opened, [PAUSE]);
         assert_eq!(health.admit(&tool, TIMEOUT, at(5)), Ok(()), "one tries");
         assert!(health.admit(&tool, TIMEOUT, at(5)).is_err(), "and only one");
         health.note(&tool, Sign::Fault, at(5));

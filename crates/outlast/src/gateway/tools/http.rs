@@ -31,11 +31,10 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Calls the tool.
 pub(super) async fn call(errand: &Errand<'_>, at: &Endpoint, method: HttpMethod, key_header: &str) -> Outcome {
-    let request = match request(at, method, errand.arguments) {
+    let mut request = match request(at, method, errand.arguments) {
         Ok(request) => request,
-        Err(error) => return Outcome::refused(error),
+        Err(error) => return Outcome::refused(*error),
     };
-    let mut request = request;
     identify(request.headers_mut(), errand, key_header);
     match exchange(at, request, errand.timeout).await {
         Ok(answer) => judge(&answer, errand.class),
@@ -63,7 +62,7 @@ pub(super) fn identify(headers: &mut HeaderMap, errand: &Errand<'_>, key_header:
 ///
 /// # Errors
 /// They cannot be put so.
-pub(super) fn request(at: &Endpoint, method: HttpMethod, arguments: &Value) -> Result<Request<Pieces>, ToolError> {
+pub(super) fn request(at: &Endpoint, method: HttpMethod, arguments: &Value) -> Result<Request<Pieces>, Box<ToolError>> {
     let mut path = at.url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let (verb, body) = match method {
         HttpMethod::Get => {
@@ -75,7 +74,7 @@ pub(super) fn request(at: &Endpoint, method: HttpMethod, arguments: &Value) -> R
         HttpMethod::Patch => (Method::PATCH, arguments.to_string().into()),
         HttpMethod::Delete => (Method::DELETE, arguments.to_string().into()),
     };
-    let unusable = || ToolError::new("address", "The tool's address cannot be used.");
+    let unusable = || Box::new(ToolError::new("config", "The tool's address cannot be used."));
     let mut request = Request::new(Pieces::of([body.clone()]));
     *request.method_mut() = verb;
     *request.version_mut() = Version::HTTP_11;
@@ -93,12 +92,13 @@ pub(super) fn request(at: &Endpoint, method: HttpMethod, arguments: &Value) -> R
 }
 
 /// Adds arguments to a query: one pair for each, text as it is, everything else as JSON.
-fn ask(path: &mut String, arguments: &Value) -> Result<(), ToolError> {
+fn ask(path: &mut String, arguments: &Value) -> Result<(), Box<ToolError>> {
     let fields = match arguments {
         Value::Object(fields) => fields,
         Value::Null => return Ok(()),
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            return Err(ToolError::new("arguments", "Arguments of a tool that is asked with GET are a JSON object."));
+            let message = "Arguments of a tool that is asked with GET are a JSON object.";
+            return Err(Box::new(ToolError::new("arguments", message)));
         }
     };
     for (name, value) in fields {
@@ -113,7 +113,7 @@ fn ask(path: &mut String, arguments: &Value) -> Result<(), ToolError> {
         }
     }
     if path.len() > QUERY_MAX {
-        return Err(ToolError::new("arguments", "The arguments are too long for a query."));
+        return Err(Box::new(ToolError::new("arguments", "The arguments are too long for a query.")));
     }
     Ok(())
 }

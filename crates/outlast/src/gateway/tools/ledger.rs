@@ -8,11 +8,10 @@ use crate::{clock, failpoint};
 use outlast_engine::run::{Ended, Proof};
 use outlast_model::{
     ToolName, Usd,
-    run::{EffectClass, EscalationKind, RetryBudget, StepKind},
+    run::{EffectClass, EscalationKind, RetryBudget, RunState, StepKind},
 };
 use outlast_store::{
-    BeatRun, Beaten, BeginStep, EndStep, Epoch, Payload, Place, RenewStep, RunRef, StepBegun, StepEnded, StepView,
-    StoreError,
+    BeginStep, EndStep, Epoch, Payload, Place, RenewStep, RunRef, StepBegun, StepEnded, StepView, StoreError,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,8 +27,6 @@ use std::{
 const LEASE_MAX: Duration = Duration::from_secs(10);
 /// What an attempt may take beyond its timeout, the writing of its outcome included.
 const MARGIN: Duration = Duration::from_secs(2);
-/// A run's lease is kept at least so long by a call of one of its tools.
-const RUN_LEASE: Duration = Duration::from_secs(10);
 /// How often an outcome is tried to be written while the store does not answer, a second apart.
 const WRITES_MAX: u32 = 30;
 
@@ -187,14 +184,14 @@ impl Entry {
         LEASE_MAX.min(self.timeout + MARGIN)
     }
 
-    /// Whether the run's claim stands, where one is named.
+    /// Whether the run's claim stands, where one is named. It is not renewed by this: its holder does that, and a holder
+    /// that dies in the middle of a long call must not keep the run.
     pub(super) async fn fenced(&self, shared: &Shared) -> Result<bool, StoreError> {
         let Some((run, epoch)) = &self.fence else { return Ok(true) };
-        let beat = BeatRun { run: run.clone(), epoch: *epoch, lease: RUN_LEASE };
-        Ok(match shared.stored(shared.store.beat_run(beat)).await? {
-            Beaten::Held | Beaten::Cancel | Beaten::Drain => true,
-            Beaten::Lost => false,
-        })
+        let Some(view) = shared.stored(shared.store.run(run.clone())).await? else { return Ok(false) };
+        let now = shared.stored(shared.store.now()).await?;
+        let held = view.state == RunState::Running && view.epoch == *epoch;
+        Ok(held && view.lease_until.is_some_and(|until| until > now))
     }
 
     /// Writes the intent down, or learns what became of it.

@@ -8,7 +8,7 @@ use super::{
     ledger::{Claim, Decision, End, Entry, pointer},
     verify,
 };
-use crate::{clock, config::Tool, failpoint};
+use crate::{clock, config::Tool, failpoint, telemetry::LogEvent};
 use ::http::HeaderValue;
 use outlast_engine::run::Proof;
 use outlast_model::{
@@ -38,7 +38,36 @@ pub(crate) async fn perform(shared: &Arc<Shared>, live: &Arc<Live>, call: ToolCa
     };
     let (name, performed) = performed;
     shared.telemetry.metrics().tools.call(&name, performed.name());
+    tell(shared, &name, &performed);
     performed
+}
+
+/// What an operator may want to know of: a call that waits for a person, failed for good or may have happened.
+fn tell(shared: &Shared, name: &ToolName, performed: &Performed) {
+    let event = match performed {
+        Performed::Parked { why, escalation } => {
+            let event = LogEvent::warn("tool_parked", "a tool's call waits for a person");
+            event.with("why", why.name()).with("escalation", escalation.to_string())
+        }
+        Performed::Failed { error, replayed: false } => {
+            let event = LogEvent::warn("tool_failed", "a tool's call failed for good");
+            event.with("code", error.code.as_deref().unwrap_or_default().to_owned())
+        }
+        Performed::Wait { unknown: true, error: Some(error), .. } => {
+            let event = LogEvent::warn("tool_unknown", "nobody knows yet whether a tool's call took place");
+            event.with("code", error.code.as_deref().unwrap_or_default().to_owned())
+        }
+        Performed::Done { .. }
+        | Performed::Failed { replayed: true, .. }
+        | Performed::Wait { .. }
+        | Performed::InFlight { .. }
+        | Performed::Mismatch
+        | Performed::Refused(_)
+        | Performed::NoRun
+        | Performed::Denied(_)
+        | Performed::Down(_) => return,
+    };
+    shared.telemetry.event(event.with("tool", name.to_string()));
 }
 
 /// What is to be done.
@@ -46,7 +75,7 @@ enum Asked {
     /// With an entry of the ledger.
     Written(Box<Job>),
     /// Without one.
-    Alone(Lone),
+    Alone(Box<Lone>),
 }
 
 /// A pure call that nothing names: it is done, and forgotten.
@@ -81,7 +110,7 @@ fn judge(live: &Live, call: ToolCall) -> Result<Asked, (ToolName, Denied)> {
     let Some(place) = place(&call) else {
         return match tool.spec.class.is_effect() || needs_approval {
             true => denied(Denied::NoKey),
-            false => Ok(Asked::Alone(Lone { tools, call })),
+            false => Ok(Asked::Alone(Box::new(Lone { tools, call }))),
         };
     };
     let answer_within = live.config.escalations.answer_within;

@@ -158,11 +158,10 @@ mod tests {
         assert_eq!(done(json!({ "content": [text("7")] })), json!("7"), "a number in a text stays a text");
         assert_eq!(done(json!({ "content": [text("[1, 2]")] })), json!([1, 2]));
         assert_eq!(done(json!({ "content": [] })), Value::Null);
-        match outcome(&json!({ "isError": true, "content": [text("no such order")] })) {
-            Outcome::Failed { error, proof: outlast_engine::run::Proof::Final, fault: false } => {
-                assert_eq!(error.said, Some(json!("no such order")));
-            }
-            other => panic!("{other:?}"),
-        }
+        let failed = outcome(&json!({ "isError": true, "content": [text("no such order")] }));
+        let Outcome::Failed { error, proof: outlast_engine::run::Proof::Final, fault: false } = failed else {
+            panic!("{failed:?}");
+        };
+        assert_eq!(error.said, Some(json!("no such order")));
     }
 }

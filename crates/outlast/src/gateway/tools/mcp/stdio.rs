@@ -206,11 +206,14 @@ async fn hello(pipe: &Pipe) -> Result<Tools, String> {
     Ok(listed)
 }
 
-/// Requests on their way to a process, and who waits for which answer.
+/// Who waits for which answer: a result, or an error.
+type Waiting = HashMap<u64, oneshot::Sender<Result<Value, Value>>>;
+
+/// Requests on their way to a process.
 struct Pipe {
     stdin: tokio::sync::Mutex<ChildStdin>,
     /// None once the process has ended.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Result<Value, Value>>>>>,
+    waiting: Mutex<Option<Waiting>>,
     ids: AtomicU64,
 }
 
@@ -320,7 +323,7 @@ impl Pipe {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Result<Value, Value>>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
