@@ -164,11 +164,7 @@ async fn an_agent_sees_the_text_at_once_and_the_tool_calls_only_once_they_are_wr
             Upstream::start(move |_| {
                 let head = [STREAM_HEAD, &say("let me see")].concat();
                 let rest = [call("call_7"), say("that is all"), finish()].concat();
-                vec![
-                    Step::Send(head.into_bytes()),
-                    Step::Await(go.clone()),
-                    Step::Send(rest.into_bytes()),
-                ]
+                vec![Step::Send(head.into_bytes()), Step::Await(go.clone()), Step::Send(rest.into_bytes())]
             })
             .await
         };
