@@ -4,7 +4,7 @@
 //! because a program is missing fails and says what to install. Nothing is skipped silently.
 
 use crate::{
-    clients,
+    clients, crash,
     process::{target_dir, workspace_root},
 };
 use std::{
@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     Step { name: "deny", run: deny, quick: false },
     Step { name: "build", run: build, quick: false },
     Step { name: "clients", run: client_suites, quick: false },
+    Step { name: "crash", run: crash, quick: false },
     Step { name: "demo", run: demo, quick: false },
 ];
 
@@ -158,6 +159,12 @@ fn build(_: &mut Context) -> Result<(), String> {
 fn client_suites(context: &mut Context) -> Result<(), String> {
     context.clients = clients::run_all(&target_dir().join("debug/outlast"), clients::Suite::ALL)?;
     if context.clients.all_passed() { Ok(()) } else { Err(context.clients.to_string()) }
+}
+
+/// Durable runs under SIGKILL, SIGSTOP and failpoints, shorter than `cargo xtask crash` does it by itself; and the same
+/// with blind retry, which has to be found out.
+fn crash(_: &mut Context) -> Result<(), String> {
+    crash::run(&["--no-build", "--runs", "60", "--servers", "2", "--workers", "3", "--seconds", "25"])
 }
 
 /// The demo's script: a provider dies and heals under traffic, and no request may be lost. What the README shows of it
