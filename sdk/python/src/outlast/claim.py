@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -86,6 +87,9 @@ class Claim:
     disturbed: threading.Event = field(default_factory=threading.Event)
     undos: list[Done] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    #: How often each question was put to a model in this pass, by its hash.
+    asked: dict[bytes, int] = field(default_factory=dict)
+    asking: threading.Lock = field(default_factory=threading.Lock)
     #: Attempts under way, by their tokens: until when they said they would be over.
     under_way: dict[object, float] = field(default_factory=dict)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -113,11 +117,21 @@ class Claim:
             )
         self.used.add(key)
 
+    def occurrence(self, question: bytes, again: bool) -> int:
+        """The how many-th time this question is put to a model in this pass; a repetition of the last one is none."""
+        which = hashlib.blake2b(question, digest_size=16).digest()
+        with self.asking:
+            if not again or which not in self.asked:
+                self.asked[which] = self.asked.get(which, 0) + 1
+            return self.asked[which]
+
     def begin_pass(self, *, unwinding: bool) -> None:
         """The body is gone through from its top."""
         self.unwinding = unwinding
         self.used.clear()
         self.undos.clear()
+        with self.asking:
+            self.asked.clear()
 
     def lose(self) -> None:
         """Another claim was given."""
