@@ -1,16 +1,10 @@
 //! The epilogue: what a client gets when there is less than everything. One request a scene, and each is judged.
 
-use super::world::World;
-use crate::clock::{self, Clock};
-use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use super::stage::{Heard, Scene, Stage, expect, user};
+use crate::clock;
+use http::Method;
 use serde_json::{Value, json};
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 /// Routes of the scenes, over the demo's own three vendors. The model names carry the fault.
 pub(super) const CONFIG: &str = r#"
@@ -57,28 +51,12 @@ targets = ["vendor-a/later", "vendor-b/later"]
 backstops = ["queue"]
 "#;
 
-/// One scene's end.
-pub(super) struct Scene {
-    pub(super) name: &'static str,
-    /// What was seen, or why it is not what was promised.
-    pub(super) seen: Result<String, String>,
-}
-
-type Http = Client<HttpConnector, Full<Bytes>>;
-
 /// How long the queued request may take once a vendor is back.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
 
-struct Stage<'w> {
-    world: &'w World,
-    http: Http,
-    clock: Clock,
-}
-
 /// Plays the scenes.
-pub(super) async fn play(world: &World, clock: Clock) -> Vec<Scene> {
-    let stage = Stage { world, http: Client::builder(TokioExecutor::new()).build_http(), clock };
+pub(super) async fn play(stage: &Stage<'_>) -> Vec<Scene> {
     vec![
         Scene { name: "other fields", seen: stage.other_fields().await },
         Scene { name: "slip of form", seen: stage.slip().await },
@@ -93,13 +71,13 @@ impl Stage<'_> {
         let reply = self.chat(json!({"model": "other-fields", "messages": user("Triage this.")})).await?;
         let fields = keys(&reply)?;
         expect(fields == ["next_action", "risk", "summary"], || format!("fields {fields:?}"))?;
-        Ok(format!("vendor-a wrote other fields; the client got {}, from {}", fields.join(", "), reply.target))
+        Ok(format!("vendor-a wrote other fields; the client got {}, from {}", fields.join(", "), reply.header("x-outlast-target")))
     }
 
     async fn slip(&self) -> Result<String, String> {
         let reply = self.chat(json!({"model": "slip", "messages": user("Triage this.")})).await?;
         keys(&reply)?;
-        expect(reply.attempts == "1", || format!("{} attempts", reply.attempts))?;
+        expect(reply.header("x-outlast-attempts") == "1", || format!("{} attempts", reply.header("x-outlast-attempts")))?;
         Ok("vendor-a put its JSON into a code fence; mended, without another call".into())
     }
 
@@ -108,7 +86,8 @@ impl Stage<'_> {
         let ask = json!({"model": "cited", "messages": user("May I return it?"), "outlast": sources});
         let reply = self.chat(ask).await?;
         expect(reply.text.contains("[policy-7]"), || format!("it says {:?}", reply.text))?;
-        expect(reply.degraded == "model", || format!("marked {:?}", reply.degraded))?;
+        let marked = reply.header("x-outlast-degraded");
+        expect(marked == "model", || format!("marked {marked:?}"))?;
         Ok("one cited what nobody gave it, one cited nothing: a prepared answer, marked".into())
     }
 
@@ -132,7 +111,7 @@ impl Stage<'_> {
         let healed = self.clock.mono();
         let polling = async {
             loop {
-                let answer = self.send(Method::GET, &poll, Bytes::new()).await?;
+                let answer = self.send(Method::GET, &poll, &[], "").await?;
                 if answer.status != 202 {
                     return Ok::<Heard, String>(answer);
                 }
@@ -144,47 +123,6 @@ impl Stage<'_> {
         let took = self.clock.mono().since(healed).as_secs_f64();
         Ok(format!("kept on disk, 202; answered {took:.1} s after the vendors were back"))
     }
-
-    async fn chat(&self, body: Value) -> Result<Heard, String> {
-        let heard = self.send(Method::POST, "/v1/chat/completions", body.to_string().into()).await?;
-        expect(heard.status < 300, || format!("status {}: {}", heard.status, heard.body["error"]["message"]))?;
-        Ok(heard)
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Heard, String> {
-        let gateway: SocketAddr = self.world.address();
-        let request = Request::builder().method(method).uri(format!("http://{gateway}{path}"));
-        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        let reply = self.http.request(request).await.map_err(|error| format!("no reply: {error}"))?;
-        Heard::read(reply).await
-    }
-}
-
-/// A reply of the OpenAI dialect.
-struct Heard {
-    status: u16,
-    text: String,
-    target: String,
-    attempts: String,
-    degraded: String,
-    body: Value,
-}
-
-impl Heard {
-    async fn read(reply: Response<hyper::body::Incoming>) -> Result<Heard, String> {
-        let header = |name: &str| reply.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let [target, attempts, degraded] =
-            ["x-outlast-target", "x-outlast-attempts", "x-outlast-degraded"].map(|name| header(name).to_owned());
-        let status = reply.status().as_u16();
-        let body = reply.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-        let body: Value = serde_json::from_slice(&body).map_err(|error| format!("not JSON: {error}"))?;
-        let text = body["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
-        Ok(Heard { status, text, target, attempts, degraded, body })
-    }
-}
-
-fn user(text: &str) -> Value {
-    json!([{"role": "user", "content": text}])
 }
 
 /// The field names of the JSON that was said, sorted.
@@ -193,8 +131,4 @@ fn keys(reply: &Heard) -> Result<Vec<String>, String> {
     let mut keys: Vec<String> = said.as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
     keys.sort();
     Ok(keys)
-}
-
-fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(otherwise()) }
 }

@@ -2,11 +2,15 @@
 //!
 //! Read in this order: [`script`] (what is broken when), [`world`] (three fakes and a gateway in this process),
 //! [`traffic`] (the clients, and how they judge what they get), [`tally`] (the numbers), [`screen`] (the live view),
-//! [`summary`] (the table at the end), [`lesser`] (what a client gets when there is less). This file plays the script.
+//! [`summary`] (the table at the end); then the scenes on their [`stage`]: [`lesser`] (what a client gets when there is
+//! less), [`lasting`] (work that survives; its [`shop`] loses answers). This file plays the script.
 
+mod lasting;
 mod lesser;
 mod screen;
 mod script;
+mod shop;
+mod stage;
 mod summary;
 mod tally;
 mod traffic;
@@ -16,6 +20,7 @@ use crate::clock::{self, Clock, MissedTickBehavior};
 use outlast_model::Mono;
 use screen::{Screen, View};
 use script::Script;
+use stage::Stage;
 use std::{net::SocketAddr, time::Duration};
 use tally::Tally;
 use traffic::Traffic;
@@ -178,9 +183,14 @@ impl Play {
             self.world.stop().await;
             return Ok(Ended::Interrupted);
         }
-        let scenes = lesser::play(&self.world, self.clock.clone()).await;
-        lost |= scenes.iter().any(|scene| scene.seen.is_err());
-        print!("{}", summary::lesser(&scenes));
+        let stage = Stage::new(&self.world, self.clock.clone());
+        for (title, scenes) in [
+            ("When there is less than everything", lesser::play(&stage).await),
+            ("When programs die and answers are lost", lasting::play(&stage).await),
+        ] {
+            lost |= scenes.iter().any(|scene| scene.seen.is_err());
+            print!("{}", summary::scenes(title, &scenes));
+        }
         self.world.stop().await;
         print!("{}", summary::NEXT);
         Ok(if lost { Ended::Lost } else { Ended::Kept })

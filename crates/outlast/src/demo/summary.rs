@@ -1,8 +1,8 @@
 //! What is printed at the end.
 
 use super::{
-    lesser::Scene,
     script::Script,
+    stage::Scene,
     tally::{Counts, PhaseTally, Tally},
     world::{PRIMARY, ROUTE, World},
 };
@@ -71,9 +71,9 @@ pub(super) fn lost(tally: &Tally) -> String {
 }
 
 /// A line a scene, wrapped.
-pub(super) fn lesser(scenes: &[Scene]) -> String {
+pub(super) fn scenes(title: &str, scenes: &[Scene]) -> String {
     const INDENT: usize = 18;
-    let mut out = String::from("\nWhen there is less than everything:\n");
+    let mut out = format!("\n{title}:\n");
     for scene in scenes {
         let seen = match &scene.seen {
             Ok(seen) => seen.clone(),

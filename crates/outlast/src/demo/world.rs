@@ -1,6 +1,6 @@
 //! Two vendors, one local model, and the gateway before them; all in this process, on the loopback.
 
-use super::lesser;
+use super::{lasting, lesser, shop::Shop};
 use crate::{
     config::Config,
     fake::{Fake, FakeConfig},
@@ -27,6 +27,7 @@ pub(super) struct World {
     vendor_a: Fake,
     vendor_b: Fake,
     local: Fake,
+    shop: Shop,
     gateway: Gateway,
     home: TempDir,
 }
@@ -41,8 +42,9 @@ impl World {
         let vendor_a = fake("vendor-a", 40, 60, 8).await?;
         let vendor_b = fake("vendor-b", 50, 80, 9).await?;
         let local = fake("local", 10, 150, 20).await?;
+        let shop = Shop::open().await?;
         let listen = listen.map_or_else(|| "127.0.0.1:0".into(), |listen| listen.to_string());
-        let text = config(&listen, [&vendor_a, &vendor_b, &local]);
+        let text = config(&listen, [&vendor_a, &vendor_b, &local], shop.address);
         let config = load(&text, home.path())?;
         let telemetry = TelemetryOptions {
             ring_calls: RECORDS,
@@ -52,12 +54,17 @@ impl World {
         };
         let options = StartOptions { telemetry: Some(telemetry), ..StartOptions::default() };
         let gateway = Gateway::start(config, options).await.map_err(|error| error.to_string())?;
-        Ok(World { vendor_a, vendor_b, local, gateway, home })
+        Ok(World { vendor_a, vendor_b, local, shop, gateway, home })
     }
 
     /// Where the gateway listens.
     pub(super) fn address(&self) -> SocketAddr {
         self.gateway.address()
+    }
+
+    /// The shop that tools act on.
+    pub(super) fn shop(&self) -> &Shop {
+        &self.shop
     }
 
     /// Where the fake of the primary listens.
@@ -147,6 +154,7 @@ async fn fake(name: &str, latency: u64, first_token: u64, gap: u64) -> Result<Fa
 fn load(text: &str, home: &Path) -> Result<Config, String> {
     // The store lives as long as the demo; so does the key that seals it.
     let env = |name: &str| match name {
+        "DEMO_REVIEWER_KEY" => Some(lasting::REVIEWER_KEY.to_owned()),
         "DEMO_KEY" => Some("demo".to_owned()),
         "DEMO_DATA_KEY" => Some("b3V0bGFzdC1kZW1vLW91dGxhc3QtZGVtby1vdXRsYXM=".to_owned()),
         _ => None,
@@ -155,7 +163,7 @@ fn load(text: &str, home: &Path) -> Result<Config, String> {
 }
 
 /// Deadlines and open periods are shorter than the defaults, so that a minute is enough to see them at work.
-fn config(listen: &str, [vendor_a, vendor_b, local]: [&Fake; 3]) -> String {
+fn config(listen: &str, [vendor_a, vendor_b, local]: [&Fake; 3], shop: SocketAddr) -> String {
     let (a, b, local) = (vendor_a.url(), vendor_b.url(), local.url());
     format!(
         r#"
@@ -217,8 +225,10 @@ sample = 1.0
 ring = {RECORDS}
 log = "off"
 {}
+{}
 "#,
-        lesser::CONFIG
+        lesser::CONFIG,
+        lasting::config(shop)
     )
 }
 
@@ -231,7 +241,7 @@ mod tests {
         let [a, b, c] =
             [fake("a", 0, 0, 0).await.unwrap(), fake("b", 0, 0, 0).await.unwrap(), fake("c", 0, 0, 0).await.unwrap()];
         let home = tempfile::tempdir().unwrap();
-        let config = load(&config("127.0.0.1:0", [&a, &b, &c]), home.path()).unwrap();
+        let config = load(&config("127.0.0.1:0", [&a, &b, &c], SocketAddr::from(([127, 0, 0, 1], 9))), home.path()).unwrap();
         // The catalogue knows none of the demo's models.
         let doubts: Vec<_> =
             config.warnings.iter().filter(|warning| !warning.contains("the catalogue has no model")).collect();
