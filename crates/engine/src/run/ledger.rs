@@ -282,6 +282,11 @@ impl Entry {
         under_way
     }
 
+    /// Whether somebody else is at it.
+    fn is_held_against(&self, ask: &Ask, now: Wall) -> bool {
+        ask.epoch != self.epoch && self.held_until > now && ask.takes_over.is_none()
+    }
+
     /// What of the budget is spent, if any of it is.
     pub fn spent_up(&self, now: Wall) -> Option<Why> {
         let RetryBudget { attempts, within, cost_max, .. } = self.budget;
@@ -315,17 +320,23 @@ impl Entry {
 pub fn transition(entry: &mut Entry, event: Event, now: Wall) -> Answer {
     use LedgerState as S;
     match (entry.state, event) {
-        // To begin what was asked for in other words. Only an approval may still change what is to be done.
-        (_, Event::Begin(ask)) if ask.fingerprint != entry.fingerprint => match entry.state {
-            S::Done | S::FailedFinal if !entry.class.is_effect() && !ask.strict => Answer::Replay { diverged: true },
-            S::Absent if !entry.class.is_effect() && !ask.strict => {
-                entry.fingerprint = ask.fingerprint;
-                begin(entry, &ask, now)
+        // To begin what was asked for in other words.
+        (_, Event::Begin(ask)) if ask.fingerprint != entry.fingerprint => {
+            let lenient = !entry.class.is_effect() && !ask.strict;
+            match entry.state {
+                S::Done | S::FailedFinal if lenient => Answer::Replay { diverged: true },
+                S::Intent if lenient && entry.is_held_against(&ask, now) => Answer::InFlight { until: entry.held_until },
+                // Of what changes nothing only an end counts: what is asked now is what is done. Nobody has agreed to it.
+                S::Intent | S::Unknown | S::Absent if lenient => {
+                    entry.fingerprint = ask.fingerprint;
+                    entry.approved = false;
+                    transition(entry, Event::Begin(ask), now)
+                }
+                S::Intent | S::Done | S::FailedFinal | S::Unknown | S::Verifying | S::Absent | S::Parked => {
+                    Answer::Mismatch
+                }
             }
-            S::Intent | S::Done | S::FailedFinal | S::Unknown | S::Verifying | S::Absent | S::Parked => {
-                Answer::Mismatch
-            }
-        },
+        }
         (S::Done | S::FailedFinal, Event::Begin(_)) => Answer::Replay { diverged: false },
         (S::Parked, Event::Begin(_)) => parked(entry, false),
         (S::Absent, Event::Begin(ask)) => begin(entry, &ask, now),
@@ -333,7 +344,7 @@ pub fn transition(entry: &mut Entry, event: Event, now: Wall) -> Answer {
         // The answer to the same begin was lost.
         (S::Intent, Event::Begin(ask)) if ask.epoch == entry.epoch => Answer::Execute { attempt: entry.attempt },
         (S::Verifying, Event::Begin(ask)) if ask.epoch == entry.epoch => Answer::Verify { attempt: entry.attempt },
-        (S::Intent | S::Verifying, Event::Begin(ask)) if entry.held_until > now && ask.takes_over.is_none() => {
+        (S::Intent | S::Verifying, Event::Begin(ask)) if entry.is_held_against(&ask, now) => {
             Answer::InFlight { until: entry.held_until }
         }
         (S::Intent | S::Verifying, Event::Begin(ask)) => {

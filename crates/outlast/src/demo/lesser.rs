@@ -71,13 +71,19 @@ impl Stage<'_> {
         let reply = self.chat(json!({"model": "other-fields", "messages": user("Triage this.")})).await?;
         let fields = keys(&reply)?;
         expect(fields == ["next_action", "risk", "summary"], || format!("fields {fields:?}"))?;
-        Ok(format!("vendor-a wrote other fields; the client got {}, from {}", fields.join(", "), reply.header("x-outlast-target")))
+        Ok(format!(
+            "vendor-a wrote other fields; the client got {}, from {}",
+            fields.join(", "),
+            reply.header("x-outlast-target")
+        ))
     }
 
     async fn slip(&self) -> Result<String, String> {
         let reply = self.chat(json!({"model": "slip", "messages": user("Triage this.")})).await?;
         keys(&reply)?;
-        expect(reply.header("x-outlast-attempts") == "1", || format!("{} attempts", reply.header("x-outlast-attempts")))?;
+        expect(reply.header("x-outlast-attempts") == "1", || {
+            format!("{} attempts", reply.header("x-outlast-attempts"))
+        })?;
         Ok("vendor-a put its JSON into a code fence; mended, without another call".into())
     }
 

@@ -241,7 +241,8 @@ mod tests {
         let [a, b, c] =
             [fake("a", 0, 0, 0).await.unwrap(), fake("b", 0, 0, 0).await.unwrap(), fake("c", 0, 0, 0).await.unwrap()];
         let home = tempfile::tempdir().unwrap();
-        let config = load(&config("127.0.0.1:0", [&a, &b, &c], SocketAddr::from(([127, 0, 0, 1], 9))), home.path()).unwrap();
+        let config =
+            load(&config("127.0.0.1:0", [&a, &b, &c], SocketAddr::from(([127, 0, 0, 1], 9))), home.path()).unwrap();
         // The catalogue knows none of the demo's models.
         let doubts: Vec<_> =
             config.warnings.iter().filter(|warning| !warning.contains("the catalogue has no model")).collect();
