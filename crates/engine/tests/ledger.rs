@@ -59,13 +59,35 @@ fn a_changed_effect_is_a_mismatch_and_a_changed_pure_step_is_replayed_and_marked
             if done {
                 assert_eq!(after(&mut entry, 1, Ended::Done, at(10)), Answer::Recorded);
             }
-            let expected = if done && class == PURE { Answer::Replay { diverged: true } } else { Answer::Mismatch };
+            let expected = match (done, class) {
+                (true, PURE) => Answer::Replay { diverged: true },
+                (false, PURE) => Answer::InFlight { until: at(1_000) },
+                _ => Answer::Mismatch,
+            };
             let before = entry.clone();
             assert_eq!(begin(&mut entry, other, at(20)), expected, "{class:?} {done}");
             assert_eq!(begin(&mut entry, strict, at(20)), Answer::Mismatch);
             assert_eq!(entry, before);
         }
     }
+}
+
+#[test]
+fn of_a_pure_step_that_never_ended_what_is_asked_now_is_what_is_done_and_nobody_has_agreed_to_it() {
+    let other = |epoch| run_world::Ask { fingerprint: [9; 32], ..ask(PURE, epoch) };
+    let mut lost = begun(PURE);
+    assert_eq!(begin(&mut lost, other(2), at(5_000)), Answer::Execute { attempt: 2 }, "its holder is gone");
+    let mut absent = begun(PURE);
+    assert_eq!(after(&mut absent, 1, Ended::Failed(AGAIN), at(10)), Answer::Recorded);
+    assert_eq!(begin(&mut absent, other(2), at(99_000)), Answer::Execute { attempt: 2 });
+    assert_eq!((lost.fingerprint, absent.fingerprint), ([9; 32], [9; 32]));
+
+    let wants = |ask| run_world::Ask { needs_approval: true, ..ask };
+    let mut approved = entry(PURE);
+    assert!(matches!(begin(&mut approved, wants(ask(PURE, 1)), at(0)), Answer::Parked { .. }));
+    assert_eq!(transition(&mut approved, Event::Decide(Resolution::Try), at(20)), Answer::Recorded);
+    let parked = Answer::Parked { why: EscalationKind::Approval, newly: true };
+    assert_eq!(begin(&mut approved, wants(other(2)), at(30)), parked, "what was approved was something else");
 }
 
 #[test]

@@ -325,7 +325,9 @@ pub fn transition(entry: &mut Entry, event: Event, now: Wall) -> Answer {
             let lenient = !entry.class.is_effect() && !ask.strict;
             match entry.state {
                 S::Done | S::FailedFinal if lenient => Answer::Replay { diverged: true },
-                S::Intent if lenient && entry.is_held_against(&ask, now) => Answer::InFlight { until: entry.held_until },
+                S::Intent if lenient && entry.is_held_against(&ask, now) => {
+                    Answer::InFlight { until: entry.held_until }
+                }
                 // Of what changes nothing only an end counts: what is asked now is what is done. Nobody has agreed to it.
                 S::Intent | S::Unknown | S::Absent if lenient => {
                     entry.fingerprint = ask.fingerprint;
