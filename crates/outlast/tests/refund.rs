@@ -71,7 +71,7 @@ impl Shop {
     }
 }
 
-/// The example as it stands in the repository, with this test's addresses and a lease that is soon over.
+/// The example as it stands in the repository, with this test's addresses, and claims that are soon over.
 fn example(provider: &Upstream, shop: &Upstream) -> String {
     let text = std::fs::read_to_string(examples().join("refund.toml")).unwrap();
     let hash = format!("blake3:{}", blake3::hash(REVIEWER.as_bytes()).to_hex());
@@ -81,6 +81,7 @@ fn example(provider: &Upstream, shop: &Upstream) -> String {
         .replace("${REFUND_DOWNSTREAM}", &shop.url())
         .replace("${OUTLAST_DATA_KEY}", "${DATA_KEY}")
         .replace("${REVIEWER_KEY}", &hash)
+        .replace("timeout = \"10s\"", "timeout = \"1s\"")
         .replace("schemas/", &format!("{}/", schemas.display()));
     filled + "\n[runs]\nlease = \"1s\"\n"
 }
@@ -170,7 +171,10 @@ async fn killed_at(failpoint: &str, nth: usize, amount: f64) -> bool {
     }
     assert_eq!(shop.refunds(), 1, "{place}: one refund");
     assert_eq!(shop.emails(), 1, "{place}: one e-mail, as decided: {decided:?}");
-    assert_eq!(decided.iter().filter(|verb| *verb == "approve").count(), usize::from(amount > 100.0), "{place}");
+    let approved = decided.iter().filter(|verb| *verb == "approve").count();
+    // Of a decision that the server died over the person was not told; it stands all the same.
+    let heard = usize::from(amount > 100.0 && !(dies && failpoint == "escalation.decided"));
+    assert_eq!(approved, heard, "{place}: {decided:?}");
     dies
 }
 

@@ -12,8 +12,8 @@ use outlast_model::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// A shorter lease is lost to an ordinary pause of the process.
-const LEASE_MIN: Duration = Duration::from_secs(5);
+/// A shorter lease is lost to any pause of the process; so short a one is for tests.
+const LEASE_MIN: Duration = Duration::from_secs(1);
 /// A longer one leaves work lying after a crash.
 const LEASE_MAX: Duration = Duration::from_secs(600);
 /// Each is a task and a run's journal in memory.
@@ -38,7 +38,7 @@ pub(super) fn judge(file: &File, log: &mut Log) -> RunsConfig {
         runs.lease = lease.value.0;
         if !(LEASE_MIN..=LEASE_MAX).contains(&runs.lease) {
             let what = format!("{} is out of range", super::show_duration(runs.lease));
-            log.error(&lease.place, what, "Write 5s to 10m: so long a run waits after its holder died");
+            log.error(&lease.place, what, "Write 1s to 10m: so long a run waits after its holder died");
         }
     }
     runs

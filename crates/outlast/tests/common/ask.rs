@@ -110,9 +110,9 @@ impl Ask {
         self.try_send(address).await.expect("the gateway answers")
     }
 
-    /// As [`Ask::send`]; `None` if the connection ended without an answer.
+    /// As [`Ask::send`]; `None` if nobody listens, or the connection ended without an answer.
     pub(crate) async fn try_send(&self, address: SocketAddr) -> Option<Reply> {
-        self.clone().send_over(&mut Conn::open(address).await).await
+        self.clone().send_over(&mut Conn::try_open(address).await?).await
     }
 
     /// Sends it on this connection and reads the whole reply.

@@ -58,9 +58,14 @@ enum Left {
 
 impl Conn {
     pub(crate) async fn open(address: SocketAddr) -> Conn {
-        let stream = guarded("connect", TcpStream::connect(address)).await.expect("the gateway accepts");
-        stream.set_nodelay(true).unwrap();
-        Conn::over(stream)
+        Conn::try_open(address).await.expect("the gateway accepts")
+    }
+
+    /// As [`Conn::open`]; `None` if nobody listens: it has died.
+    pub(crate) async fn try_open(address: SocketAddr) -> Option<Conn> {
+        let stream = guarded("connect", TcpStream::connect(address)).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Conn::over(stream))
     }
 
     pub(crate) fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Conn {
