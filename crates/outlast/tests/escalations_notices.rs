@@ -25,15 +25,9 @@ async fn rig(config: &str, limits: Limits) -> (Rig, Arc<ManualClock>) {
     (Rig::start_on(&reviewed(config), store).await, clock)
 }
 
-fn channels(at: &Downstream, mail: &str) -> String {
-    let hook = |name: &str, kind: &str, more: &str| {
-        format!("[notify.{name}]\nkind = \"{kind}\"\nurl = \"{}\"\n{more}\n", at.url(&format!("/{name}")))
-    };
-    hook("ops", "webhook", "secret = \"${ALERT_SECRET}\"")
-        + &hook("boss", "webhook", "secret = \"${ALERT_SECRET}\"")
-        // The whole address of a Slack webhook is a secret.
-        + &hook("chat", "slack", "").replace("/chat\"", "/${SLACK_PATH}\"")
-        + mail
+fn webhook(at: &Downstream, name: &str) -> String {
+    let url = at.url(&format!("/{name}"));
+    format!("[notify.{name}]\nkind = \"webhook\"\nurl = \"{url}\"\nsecret = \"${{ALERT_SECRET}}\"\n")
 }
 
 /// What this receiver was told, in order.
@@ -106,9 +100,12 @@ async fn the_first_level_hears_at_once_is_reminded_and_the_next_hears_when_nobod
         "[notify.mail]\nkind = \"email\"\nsmtp = \"smtp://127.0.0.1:{}\"\nfrom = \"outlast@example.com\"\nto = [\"ops@example.com\"]\n",
         mail.port
     );
+    // The whole address of a Slack webhook is a secret.
+    let chat = format!("[notify.chat]\nkind = \"slack\"\nurl = \"{}/${{SLACK_PATH}}\"\n", at.url(""));
     let levels = "[escalations]\nanswer_within = \"8h\"\nremind_every = \"2h\"\nlevels = [\
                   { notify = [\"ops\", \"chat\", \"mail\"], reviewers = [\"anna\"] }, { after = \"4h\", notify = [\"boss\"] }]\n";
-    let (rig, clock) = rig(&(channels(&at, &smtp) + levels), Limits::MEMORY).await;
+    let (rig, clock) =
+        rig(&(webhook(&at, "ops") + &webhook(&at, "boss") + &chat + &smtp + levels), Limits::MEMORY).await;
     let (run, id) = waits_for_approval(&rig, json!({ "iban": "DE02" })).await;
     until("the first level to hear", || at.seen("/ops").len() == 1 && at.seen("/chat").len() == 1).await;
     until("the mails", || mail.to("ops@example.com").len() == 1 && mail.to("anna@example.com").len() == 1).await;
@@ -168,7 +165,7 @@ async fn what_nobody_agreed_to_in_time_is_denied_and_what_may_have_happened_wait
 #[tokio::test]
 async fn a_notice_that_nobody_takes_is_given_up_loudly_and_the_work_waits_on() {
     let at = Downstream::start([("/ops", vec![Does::Says(500, "{}")])]).await;
-    let config = channels(&at, "") + "[escalations]\nlevels = [{ notify = [\"ops\"] }]\n";
+    let config = webhook(&at, "ops") + "[escalations]\nlevels = [{ notify = [\"ops\"] }]\n";
     let (rig, clock) = rig(&config, Limits { delivery_attempts: 2, ..Limits::MEMORY }).await;
     let (_, id) = waits_for_approval(&rig, json!(1)).await;
     until("the first try", || at.seen("/ops").len() == 1).await;

@@ -128,9 +128,9 @@ impl Shared {
         &*self.store
     }
 
-    /// Tells the operator.
-    pub(crate) fn raise(&self, alert: Alert) {
-        self.alerts.raise(alert);
+    /// Tells the operator what the caller has logged.
+    pub(crate) fn alert(&self, alert: &Alert) {
+        self.alerts.send(alert);
     }
 
     /// The generation in force.

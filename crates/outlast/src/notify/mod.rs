@@ -26,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often due notices are looked for when nothing happens here: those of other processes, and retries.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a store that makes trouble is left alone.
+const TROUBLED: Duration = Duration::from_secs(15);
 /// The wait after a first failed try; it doubles with each. The store gives up after some tries.
 const BACKOFF: Duration = Duration::from_secs(2);
 /// The longest wait between two tries.
@@ -78,7 +80,10 @@ enum Way {
 pub(crate) async fn tell(shared: Arc<Shared>) {
     loop {
         let due = shared.store().due_notices(DueNotices { lease: LEASE, limit: BATCH });
-        let due = shared.stored(due).await.unwrap_or_default();
+        let Ok(due) = shared.stored(due).await else {
+            clock::sleep(TROUBLED).await;
+            continue;
+        };
         let is_all = due.len() < BATCH as usize;
         // One channel that hangs holds up itself only.
         let mut channels: BTreeMap<Arc<str>, Vec<Notice>> = BTreeMap::new();
@@ -137,7 +142,7 @@ async fn settle(shared: &Shared, notice: Notice, told: Result<(), Untold>) {
             format!("Nobody could be told through {channel} that {escalation} waits: {why}. It goes on waiting.");
         let event = LogEvent::error("notice_given_up", message.clone());
         shared.telemetry.event(event.with("escalation", escalation.to_string()).with("channel", channel.to_string()));
-        shared.raise(Alert { kind: AlertKind::NoticeGivenUp, subject: channel.to_string(), message });
+        shared.alert(&Alert { kind: AlertKind::NoticeGivenUp, subject: channel.to_string(), message });
     }
 }
 

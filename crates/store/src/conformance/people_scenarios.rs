@@ -146,7 +146,7 @@ async fn given_up(bench: &mut Bench<'_>) {
         let retry = RetryNotice { escalation, channel, epoch, after: SECOND };
         match bench.retry_notice(retry).await.expect("the outbox") {
             Retried::Later => bench.pass(1_000),
-            other => break other,
+            end @ (Retried::GivenUp | Retried::Lost) => break end,
         }
     };
     assert_eq!((given_up, tries), (Retried::GivenUp, crate::Limits::FILE.delivery_attempts));

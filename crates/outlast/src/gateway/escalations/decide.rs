@@ -269,8 +269,11 @@ fn payload(value: &Value) -> Payload {
 pub(super) async fn went_on(shared: &Shared, escalation: &EscalationSummary) {
     shared.people.told.notify_one();
     let Some(run) = escalation.origin.run(&escalation.tenant) else { return };
-    if let Ok(Some(run)) = shared.stored(shared.store.run(run)).await {
-        shared.runs.nudge(&run.queue);
+    if let Ok(Some(view)) = shared.stored(shared.store.run(run.clone())).await {
+        if view.state.is_final() {
+            shared.runs.ended(&run);
+        }
+        shared.runs.nudge(&view.queue);
     }
 }
 

@@ -17,6 +17,8 @@ const BATCH: u32 = 32;
 const LEASE: Duration = Duration::from_secs(60);
 /// How often is looked when nothing is opened here: for what other processes left, and what has come due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a store that makes trouble is left alone.
+const TROUBLED: Duration = Duration::from_secs(15);
 /// How long one that nobody has to hear of is left alone. The config may change meanwhile.
 const REST: Duration = Duration::from_secs(3600);
 /// Who decides when nobody does.
@@ -26,7 +28,10 @@ const NOBODY: &str = "outlast";
 pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         let due = shared.store.due_escalations(DueEscalations { lease: LEASE, limit: BATCH });
-        let due = shared.stored(due).await.unwrap_or_default();
+        let Ok(due) = shared.stored(due).await else {
+            clock::sleep(TROUBLED).await;
+            continue;
+        };
         let is_all = due.len() < BATCH as usize;
         for one in due {
             attend(&shared, one).await;
