@@ -4,7 +4,6 @@ use super::{ConfigArg, Exit, out, readable, remote::RemoteArgs, store};
 use crate::gateway::escalations::{audit_page, audit_verified};
 use clap::{Args, Subcommand};
 use outlast_store::{AuditFilter, Page, PeopleStore, StoreError};
-use serde_json::Value;
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
@@ -98,10 +97,7 @@ fn list(args: &ListArgs) -> Result<Exit, Exit> {
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["NUMBER", "AT", "WHO", "WHAT", "SUBJECT"]);
     for entry in entries.as_array().into_iter().flatten() {
-        let word = |name: &str| match &entry[name] {
-            Value::String(text) => readable(text),
-            other => readable(&other.to_string()),
-        };
+        let word = |name: &str| entry[name].as_str().map_or_else(|| entry[name].to_string(), readable);
         table.add_row(["number", "at", "who", "what", "subject"].map(word));
     }
     Ok(out(&format!("{table}\n")))

@@ -8,10 +8,10 @@ use std::fmt::Write;
 const STEP_MAX: usize = 100;
 
 fn word(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => readable(text),
-        other => readable(&other.to_string()),
+    match value.as_str() {
+        Some(text) => readable(text),
+        None if value.is_null() => String::new(),
+        None => readable(&value.to_string()),
     }
 }
 

@@ -177,10 +177,8 @@ fn reply(found: &Escalation, headers: &HeaderMap) -> Option<Value> {
         return None;
     }
     let said: Value = serde_json::from_slice(decision.decision.as_bytes()).ok()?;
-    let answer = match said.get("output")? {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+    let output = said.get("output")?;
+    let answer = output.as_str().map_or_else(|| output.to_string(), str::to_owned);
     let anthropic = text(headers, &http::HeaderName::from_static("anthropic-version")).is_some();
     let dialect = if anthropic { Dialect::Anthropic } else { Dialect::OpenaiChat };
     let said = Said::text(request_id.as_str(), route.as_str(), answer);
