@@ -15,7 +15,7 @@ impl RunStore for SqliteStore {
     }
 
     fn claim_run(&self, command: ClaimRun) -> Answer<Option<ClaimedRun>> {
-        self.write(0, move |cx| claim::claim(cx, &command))
+        self.write(command.if_parked.context.len(), move |cx| claim::claim(cx, &command))
     }
 
     fn beat_run(&self, command: BeatRun) -> Answer<Beaten> {
@@ -67,7 +67,8 @@ impl RunStore for SqliteStore {
     }
 
     fn begin_step(&self, command: BeginStep) -> Answer<StepBegun> {
-        let bytes = command.input.len() + command.undo.as_ref().map_or(0, Payload::len);
+        let undo = command.undo.as_ref().map_or(0, Payload::len);
+        let bytes = command.input.len() + undo + command.if_parked.context.len();
         self.write(bytes, move |cx| steps::begin(cx, &command))
     }
 
@@ -76,7 +77,8 @@ impl RunStore for SqliteStore {
     }
 
     fn end_step(&self, command: EndStep) -> Answer<StepEnded> {
-        self.write(command.payload.len(), move |cx| steps::end(cx, &command))
+        let bytes = command.payload.len() + command.if_parked.context.len();
+        self.write(bytes, move |cx| steps::end(cx, &command))
     }
 
     fn step(&self, place: Place) -> Answer<Option<StepView>> {
@@ -84,7 +86,8 @@ impl RunStore for SqliteStore {
     }
 
     fn claim_unknown(&self, command: ClaimUnknown) -> Answer<Vec<UnknownEffect>> {
-        self.write(0, move |cx| effects::claim_unknown(cx, &command))
+        let bytes = command.if_parked.iter().map(|asked| asked.context.len()).sum();
+        self.write(bytes, move |cx| effects::claim_unknown(cx, &command))
     }
 
     fn see_worker(&self, command: SeeWorker) -> Answer<()> {
