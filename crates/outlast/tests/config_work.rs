@@ -357,3 +357,44 @@ fn the_examples_of_the_reference_load_as_they_stand() {
     assert_eq!((ours.len(), config.reviewers.len(), config.notify.len()), (2, 2, 2));
     assert_eq!(config.warnings, []);
 }
+
+#[test]
+fn a_step_may_have_a_contract_and_a_tier_of_its_own() {
+    let text = |step: &str| {
+        with(&format!(
+            r#"
+            [contracts.verdict]
+            schema = {{ type = "object", required = ["yes"], properties = {{ yes = {{ type = "boolean" }} }} }}
+            [workflows.w]
+            version = "1"
+            output = "{{{{ steps.ask.yes }}}}"
+            [[workflows.w.steps]]
+            name = "ask"
+            kind = "model"
+            prompt = "Yes?"
+            {step}
+            "#
+        ))
+    };
+    for base in ["talk", "models/m"] {
+        let config = good(&text(&format!("route = \"{base}\"\ncontract = \"verdict\"\ntier = \"critical\"")).replace(
+            "[routes.talk]\n        targets = [\"models/m\"]",
+            "[tiers.critical]\n        distinct_providers = 1\n        [routes.talk]\n        targets = [\"models/m\"]",
+        ));
+        let StepSpec::Model { route } = &config.workflow("w").unwrap().spec.steps[0].spec else { panic!("a model") };
+        let own = config.route(route.as_str()).unwrap();
+        assert_eq!((&*own.contract.name, &*own.tier.name, own.targets.len()), ("verdict", "critical", 1), "{base}");
+        assert!(config.gates(route).wants_json(), "its contract is compiled");
+        assert_eq!(&*config.route(base).unwrap().contract.name, "default", "the route itself is as it was");
+        assert_eq!(config.did_you_mean(route.as_str()), None, "no client is told of it");
+        assert!(
+            strip_str(&WorkflowExplanation::of(&config, "w").unwrap().text()).to_string().contains("contract verdict")
+        );
+    }
+    let errors = load(&text("route = \"talk\"\ncontract = \"verdikt\"\ntier = \"standard\"")).unwrap_err().to_string();
+    for part in
+        ["there is no contract \"verdikt\". Did you mean \"verdict\"?", "it changes nothing: the route has this tier"]
+    {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+}

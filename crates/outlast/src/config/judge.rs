@@ -47,6 +47,7 @@ pub(super) fn config(text: &str, source: &str, base: &Path, env: Env<'_>) -> Res
     let tools = tools::judge(file.tools.as_ref(), &servers, around, &mut log);
     let mcp = mcp::judge(file.mcp.as_ref(), file.tools.as_ref(), around, &mut log);
     let known = workflows::Known {
+        workflow: "",
         file: &file,
         tools: &tools,
         routes: &routing.routes,

@@ -35,6 +35,7 @@ mod schemas;
 mod secret;
 mod secrets;
 mod settings;
+mod step_routes;
 mod steps;
 mod store;
 mod targets;

@@ -193,7 +193,8 @@ impl Changes {
             ("runs", old.runs != new.runs),
         ];
         lines.extend(sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("~{name}")));
-        let direct = |config: &Config| config.direct.keys().cloned().collect::<Vec<_>>();
+        let direct =
+            |config: &Config| config.direct.keys().filter(|name| !name.contains(' ')).cloned().collect::<Vec<_>>();
         if direct(old).is_empty() != direct(new).is_empty() {
             lines.push("~server.direct".to_owned());
         }

@@ -10,6 +10,7 @@ use super::{
     fit::Fit,
     providers::Judged,
     read::{At, Log, Named, Place, did_you_mean},
+    step_routes,
     targets::Book,
     tiers,
     words::PresetChoice,
@@ -38,11 +39,11 @@ pub(super) struct Routing {
 }
 
 /// What routes are made of.
-struct Parts<'f> {
-    file: &'f File,
-    tiers: BTreeMap<String, Arc<Tier>>,
+pub(super) struct Parts<'f> {
+    pub(super) file: &'f File,
+    pub(super) tiers: BTreeMap<String, Arc<Tier>>,
     contracts: BTreeMap<String, Contract>,
-    backstops: Backstops,
+    pub(super) backstops: Backstops,
 }
 
 /// Judges them all.
@@ -70,6 +71,7 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, around: A
         }
         routes.insert(route.id.clone(), Arc::new(route));
     }
+    let of_steps = step_routes::judge(file, &routes, &parts, &mut book, &mut used, log);
     unused(file, &used, log);
     tiers::idle_exhausted(file.tiers.as_ref(), &used.exhausted, &used.tiers, log);
     ends::links(file, &routes, log);
@@ -88,21 +90,25 @@ pub(super) fn judge(file: &File, providers: &BTreeMap<String, Judged>, around: A
         book.open_catalogue(place, log);
     }
     book.idle_providers(log);
-    let direct =
+    let mut direct =
         if direct == Direct::Off { BTreeMap::new() } else { direct_routes(&book.specs, &parts.tiers["basic"]) };
+    for (route, compiled) in of_steps {
+        gates.extend(compiled.map(|compiled| (route.id.clone(), compiled)));
+        direct.insert(route.id.as_str().into(), route);
+    }
     let targets = book.specs.into_values().collect();
     Routing { targets, routes, gates, direct, webhook_secrets: parts.backstops.webhook_secrets }
 }
 
 /// Which names a route used.
 #[derive(Default)]
-struct Used<'f> {
+pub(super) struct Used<'f> {
     targets: BTreeSet<&'f str>,
     tiers: BTreeSet<&'f str>,
     /// The tiers whose own backstops some route takes.
     exhausted: BTreeSet<&'f str>,
     contracts: BTreeSet<&'f str>,
-    backstops: BTreeSet<String>,
+    pub(super) backstops: BTreeSet<String>,
 }
 
 fn judge_route<'f>(
@@ -122,18 +128,8 @@ fn judge_route<'f>(
         Some(RankingChoice::Cost) => Ranking::Cost,
     };
     let targets = route_targets(file, place, ranking, book, used, log);
-    let tier_name = file.tier.as_ref().map_or("standard", |tier| tier.value.as_str());
-    used.tiers.insert(tier_name);
-    if file.backstops.is_none() {
-        used.exhausted.insert(tier_name);
-    }
-    let tier = parts.tiers.get(tier_name);
-    if tier.is_none() {
-        let place = file.tier.as_ref().map_or(place, |tier| &tier.place);
-        let remedy = suggest(tier_name, parts.tiers.keys(), "tiers");
-        log.error(place, format_args!("there is no tier \"{tier_name}\""), remedy);
-    }
-    let contract = route_contract(file, parts, used, log);
+    let tier = tier(file.tier.as_ref(), place, file.backstops.is_some(), parts, used, log);
+    let contract = contract(file.contract.as_ref(), parts, used, log);
     let (risk, sla) = (risk(file, log), file.sla.as_ref().map(|sla| judge_sla(sla, log)));
     let tier = tier?;
     let backstops = ends::of_route(parts.file, route, tier, &contract, &parts.backstops, &mut used.backstops, log);
@@ -167,9 +163,37 @@ fn judge_route<'f>(
     })
 }
 
-/// The route's contract; the plain one where it names none, or none that is there.
-fn route_contract<'f>(file: &'f RouteFile, parts: &Parts<'f>, used: &mut Used<'f>, log: &mut Log) -> Contract {
-    let Some(name) = &file.contract else { return Contract::plain("default", StreamContract::Fail) };
+/// The tier of that name, or the one of a route that names none. `own_ends`: its backstops are not the tier's.
+pub(super) fn tier<'f, 'p>(
+    setting: Option<&'f At<String>>,
+    place: &Place,
+    own_ends: bool,
+    parts: &'p Parts<'f>,
+    used: &mut Used<'f>,
+    log: &mut Log,
+) -> Option<&'p Arc<Tier>> {
+    let name = setting.map_or("standard", |tier| tier.value.as_str());
+    used.tiers.insert(name);
+    if !own_ends {
+        used.exhausted.insert(name);
+    }
+    let tier = parts.tiers.get(name);
+    if tier.is_none() {
+        let place = setting.map_or(place, |tier| &tier.place);
+        let remedy = suggest(name, parts.tiers.keys(), "tiers");
+        log.error(place, format_args!("there is no tier \"{name}\""), remedy);
+    }
+    tier
+}
+
+/// The contract of that name; the plain one where none is named, or none that is there.
+pub(super) fn contract<'f>(
+    name: Option<&'f At<String>>,
+    parts: &Parts<'f>,
+    used: &mut Used<'f>,
+    log: &mut Log,
+) -> Contract {
+    let Some(name) = name else { return Contract::plain("default", StreamContract::Fail) };
     used.contracts.insert(&name.value);
     if let Some(contract) = parts.contracts.get(&name.value) {
         return contract.clone();

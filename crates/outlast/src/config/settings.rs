@@ -35,7 +35,8 @@ pub struct Config {
     pub targets: Vec<TargetSpec>,
     /// The named routes. Look routes up with [`Config::route`], which also knows `provider/model`.
     pub routes: BTreeMap<RouteId, Arc<Route>>,
-    /// A route of one target for every target, by the name a client may use.
+    /// A route of one target for every target, by the name a client may use; and the routes of workflows' steps that have
+    /// a contract or tier of their own.
     pub(crate) direct: BTreeMap<Box<str>, Arc<Route>>,
     /// Breakers, probes, the limit of calls in flight.
     pub health: HealthPolicy,
@@ -83,7 +84,8 @@ impl Config {
     /// The name that a client probably meant by one that [`Config::route`] does not know.
     pub fn did_you_mean(&self, name: &str) -> Option<&str> {
         let names = self.routes.keys().map(|id| id.as_str()).chain(self.direct.keys().map(AsRef::as_ref));
-        read::did_you_mean(name, names)
+        // The routes of single steps are nobody else's; their names have spaces.
+        read::did_you_mean(name, names.filter(|name| !name.contains(' ')))
     }
 
     /// The provider of that name.

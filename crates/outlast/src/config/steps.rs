@@ -5,7 +5,7 @@ use super::{
     backstops::wanted,
     facts::Reads,
     read::{At, Log, Place, did_you_mean},
-    routes, tools,
+    routes, step_routes, tools,
     words::RoleChoice,
     work_file::{StepFile, UndoFile},
     work_words::{Fields, StepChoice},
@@ -93,8 +93,10 @@ fn belong(file: &StepFile, kind: StepChoice, log: &mut Log) {
     fn at<T>(setting: &Option<At<T>>) -> Option<&Place> {
         setting.as_ref().map(|at| &at.place)
     }
-    let settings: [(&str, Option<&Place>, &[K]); 19] = [
+    let settings: [(&str, Option<&Place>, &[K]); 21] = [
         ("route", at(&file.route), &[K::Model, K::Agent]),
+        ("contract", at(&file.contract), &[K::Model, K::Agent]),
+        ("tier", at(&file.tier), &[K::Model, K::Agent]),
         ("prompt", at(&file.prompt), &[K::Model, K::Agent]),
         ("messages", at(&file.messages), &[K::Model]),
         ("instructions", at(&file.instructions), &[K::Agent]),
@@ -123,7 +125,7 @@ fn belong(file: &StepFile, kind: StepChoice, log: &mut Log) {
     }
 }
 
-/// The route of a model or agent.
+/// The route of a model or agent: the one it names, or its own over that.
 fn route(file: &StepFile, place: &Place, known: Known<'_>, capped: bool, log: &mut Log) -> Option<RouteId> {
     let setting = wanted(&file.route, "route", "Add route = \"...\", of [routes.NAME]", place, log)?;
     let Some(route) = known.route(&setting.value) else {
@@ -137,6 +139,13 @@ fn route(file: &StepFile, place: &Place, known: Known<'_>, capped: bool, log: &m
             log.error(&setting.place, format_args!("there is no route \"{}\"", setting.value), remedy);
         }
         return None;
+    };
+    let route = if step_routes::is_own(file) {
+        let name = file.name.as_ref().map_or("", |name| name.value.as_str());
+        // One that could not be judged has been told.
+        known.route(step_routes::id(&setting.value, known.workflow, name).as_str())?
+    } else {
+        route
     };
     if let Some(evidence) = &route.contract.checks.evidence {
         let what = format!(

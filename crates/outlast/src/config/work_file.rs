@@ -142,6 +142,10 @@ sections! {
         when: String,
         /// Of `model` and `agent`: who answers, with its contract and tier.
         route: String,
+        /// Of `model` and `agent`: what must stay true here, in place of the route's contract.
+        contract: String,
+        /// Of `model` and `agent`: how much redundancy a call may spend here, in place of the route's tier.
+        tier: String,
         /// Of `model` and `agent`: what is asked, as one user message.
         prompt: String,
         /// Of `model`: what is asked, as a conversation.

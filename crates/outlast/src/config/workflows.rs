@@ -30,6 +30,8 @@ const VISITS_MAX: u32 = 10_000;
 /// What a workflow's steps may name.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
+    /// Which workflow.
+    pub(super) workflow: &'a str,
     pub(super) file: &'a File,
     pub(super) tools: &'a BTreeMap<ToolName, Arc<Tool>>,
     pub(super) routes: &'a BTreeMap<RouteId, Arc<Route>>,
@@ -67,6 +69,7 @@ pub(super) fn judge(
 ) -> BTreeMap<WorkflowName, Arc<WorkflowPlan>> {
     let mut plans = BTreeMap::new();
     for (name, At { value: section, place }) in file.iter().flat_map(|all| &all.value) {
+        let known = Known { workflow: name, ..known };
         if let Some(plan) = judge_one(name, section, place, known, around, log) {
             plans.insert(plan.spec.name.clone(), Arc::new(plan));
         }

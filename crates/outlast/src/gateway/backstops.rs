@@ -77,7 +77,7 @@ enum Script {
 impl Scripts {
     /// Of a config, which has compiled them once already: one that fails here is left out, and its backstop declines.
     pub(crate) fn compile(config: &Config) -> Self {
-        let backstops = config.routes.values().flat_map(|route| &route.backstops);
+        let backstops = config.routes.values().chain(config.direct.values()).flat_map(|route| &route.backstops);
         Scripts(backstops.filter_map(|backstop| Some((backstop.name.clone(), script(&backstop.kind)?))).collect())
     }
 

@@ -71,7 +71,7 @@ async fn deliver(shared: &Arc<Shared>, message: &store::Delivery, postman: &mut 
 }
 
 fn delivery(live: &Live, message: &store::Delivery) -> Option<Delivery> {
-    let backstops = live.config.routes.values().flat_map(|route| &route.backstops);
+    let backstops = live.config.routes.values().chain(live.config.direct.values()).flat_map(|route| &route.backstops);
     let webhook: &Webhook =
         backstops.filter(|backstop| backstop.name == message.webhook).find_map(|backstop| match &backstop.kind {
             BackstopKind::Queue { webhook, .. } => webhook.as_ref(),
