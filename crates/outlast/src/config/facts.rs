@@ -64,7 +64,8 @@ impl Facts<'_> {
                 log.error(&reads.place, what, "Move one of the two, or ask for another step");
                 continue;
             }
-            if path.is_some() && !(own && reads.after) && !self.surely_ran(step, at) && !reads.asks_first() {
+            let is_there = (own && reads.after) || self.surely_ran(step, at) || reads.asks_first();
+            if path.is_some() && !is_there {
                 self.may_be_missing(step, reads, log);
             }
             self.path_is_there(step, path, reads, log);

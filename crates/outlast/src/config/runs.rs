@@ -47,10 +47,9 @@ pub(super) fn judge(file: &File, log: &mut Log) -> RunsConfig {
 /// What must not be forgotten needs a store; what may have to wait for a person needs a person.
 pub(super) fn durable(file: &File, tools: &BTreeMap<ToolName, Arc<Tool>>, log: &mut Log) {
     needs_store(file, tools, log);
-    if file.reviewers.as_ref().is_none_or(|all| all.value.is_empty()) && !log.has_error_under("reviewers") {
-        if let Some((place, why)) = first_that_waits(file, tools) {
-            log.warn(place, format_args!("{why}, and there is no reviewer: add [reviewers.NAME]"));
-        }
+    let nobody = file.reviewers.as_ref().is_none_or(|all| all.value.is_empty()) && !log.has_error_under("reviewers");
+    if let Some((place, why)) = first_that_waits(file, tools).filter(|_| nobody) {
+        log.warn(place, format_args!("{why}, and there is no reviewer: add [reviewers.NAME]"));
     }
 }
 
