@@ -53,22 +53,26 @@ pub struct Limits {
     pub expired_keep: Duration,
     /// A delivery is given up after so many attempts.
     pub delivery_attempts: u32,
-    /// Runs, ended ones among them, with the bytes of their inputs and journals. At the limit a new run is refused with
+    /// Runs, ended ones among them, with the bytes of their inputs, outputs, journals and signals. At the limit a new run is refused with
     /// [`crate::StoreError::LimitReached`]; runs that are there go on.
     pub runs: Room,
-    /// Entries of the ledger outside of journals. At the limit: [`crate::StoreError::LimitReached`].
+    /// Entries of the tenants' ledgers, outside of journals, with the bytes of what was asked, of how it ended, of what
+    /// undoes it and of what a person said. At the limit a new key is refused with [`crate::StoreError::LimitReached`].
     pub effects: Room,
     /// Signals of one run that nobody has waited for yet. At the limit: [`crate::Signalled::Full`].
     pub signals: u32,
-    /// Steps of one run. At the limit: [`crate::StoreError::LimitReached`].
+    /// Steps of one run. At the limit a new step is refused with [`crate::StoreError::LimitReached`]; those that are there
+    /// are told and ended as ever.
     pub steps: u64,
     /// Payloads up to so many bytes are kept in their row, larger ones once per tenant and content.
     pub inline_bytes: u64,
-    /// A worker not seen for so long is gone.
+    /// A worker not seen for so long is gone: standbys step in for it. After [`crate::WorkerView::KEPT`] times as long it
+    /// is forgotten.
     pub worker_gone: Duration,
-    /// How long an ended run's payloads are kept, and an ended effect's.
+    /// How long the payloads of an ended run are kept, and those of an ended effect, counted from the end of the last run
+    /// whose journal points to it.
     pub payload_keep: Duration,
-    /// How long an ended run is still known, and an ended effect's key.
+    /// How long an ended run is still known, and the key of an ended effect, counted alike. What has not ended is kept.
     pub key_keep: Duration,
 }
 

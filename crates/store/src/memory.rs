@@ -11,6 +11,7 @@ mod deliveries;
 mod effects;
 mod escalations;
 mod inbox;
+mod journal;
 mod notices;
 mod people;
 mod queue;

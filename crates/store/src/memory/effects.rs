@@ -2,8 +2,8 @@
 
 use super::{
     Facts, after,
+    journal::{Kept, Row as Step},
     runs::Runs,
-    steps::{Kept, Row as Step},
     tally::Tally,
 };
 use crate::{ClaimUnknown, Limits, Payload, Place, RunRef, StoreError, UnknownEffect};

@@ -2,8 +2,8 @@
 
 use super::{
     Facts, after, fits,
+    journal::{Kept, Row},
     runs::Run,
-    steps::{Kept, Row},
 };
 use crate::{Limits, Payload, SignalRun, Signalled, StoreError, Until, WaitRun, Waited};
 use outlast_engine::run::{Ended, Event, MayNotBegin, transition};

@@ -1,6 +1,12 @@
 //! Runs: who may advance one, and where it stands.
 
-use super::{Facts, after, fits, inbox::Inbox, steps::Journal, steps::Row as Step, tally::Tally, workers::Workers};
+use super::{
+    Facts, after, fits,
+    inbox::Inbox,
+    journal::{Journal, Row as Step},
+    tally::Tally,
+    workers::Workers,
+};
 use crate::{
     AuditEntry, BeatRun, Beaten, CancelRun, Cancelling, ClaimRun, ClaimedRun, Cursor, Epoch, Fenced, FinishRun,
     IfParked, JournalPage, Limits, MigrateRun, Page, Parking, Payload, Place, ReleaseRun, RunEnd, RunFilter, RunPage,
