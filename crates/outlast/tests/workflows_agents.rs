@@ -85,7 +85,7 @@ async fn a_server_that_stops_gives_the_run_back_and_the_next_one_pays_for_no_tur
                 reply["choices"][0]["finish_reason"] = "tool_calls".into();
                 reply
             }
-            other => panic!("{other:?}"),
+            other @ (Act::Blocks | Act::Fails(_) | Act::Hangs) => panic!("{other:?}"),
         };
         let answer = Step::Send(json_reply(&reply(traveller(&body))));
         match heard(&body).len() {
