@@ -107,6 +107,13 @@ fn claims_without_progress_come_to_an_end_and_progress_or_news_count_anew() {
         assert_eq!(head.claim(epoch, SECOND, at(now)), Claimed::Granted);
         head.release(Duration::ZERO, at(now));
     }
+    let mut patient = head;
+    patient.progressed(Usd::ZERO);
+    for epoch in 1..=3 * i64::from(POISON_CLAIMS) {
+        assert_eq!(patient.claim(epoch, SECOND, at(now)), Claimed::Granted, "it was only given back for a while");
+        patient.release(SECOND, at(now));
+        now += 1_000;
+    }
     let mut waiting = head;
     waiting.wait(Some(at(now)));
     assert_eq!(waiting.claim(9, SECOND, at(now)), Claimed::Granted, "a timer is news");

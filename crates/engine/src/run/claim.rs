@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// A run that was claimed so often in a row without anything new in its journal goes to a person.
 pub const POISON_CLAIMS: u32 = 5;
+/// Who gives a run back for so long does not die of it.
+const A_WHILE: Duration = Duration::from_secs(1);
 
 /// What decides about a run as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,8 +198,12 @@ impl Head {
         self.spent = self.spent + cost;
     }
 
-    /// Gives it back: whoever comes may claim it after this.
+    /// Gives it back: whoever comes may claim it after this. To give it back for a while, as until a tool that is down is
+    /// asked again, is no claim in vain: that cannot go round in a hurry.
     pub fn release(&mut self, after: Duration, now: Wall) {
+        if after >= A_WHILE {
+            self.barren = self.barren.saturating_sub(1);
+        }
         self.rest(RunState::Ready, Some(later(now, after)));
     }
 

@@ -18,8 +18,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A wait up to this is waited out with the run held; before a longer one it is given back.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-/// A run that can do nothing, and not say why, comes back after this. Coming back in vain makes it poison.
-const PERPLEXED: Duration = Duration::from_secs(60);
+/// A run that can neither settle nor undo what it has to comes back at once, and in vain: that makes it poison, and a
+/// person looks at it.
+const PERPLEXED: Duration = Duration::ZERO;
 /// What the key of an undo begins with; the key of what it undoes follows.
 pub const UNDO: &str = "undo/";
 

@@ -15,10 +15,20 @@ use outlast_store::{Place, StepView};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
+/// Longer than any wait that is waited out: the run is given back.
+const LATER: Duration = Duration::from_secs(3);
+
 impl Drive {
     /// Finds out what became of an effect, as its class says: it is repeated, asked about, or left to a person.
     pub(super) async fn settle(&mut self, key: Arc<str>) -> Outcome {
-        let Some(view) = self.view(&key).await else { return lost() };
+        let place = Place::Step { run: self.run.clone(), key: key.clone() };
+        let view = match self.sure(|| self.shared.store.step(place.clone())).await {
+            Ok(Some(view)) => view,
+            // Nothing stands there: it is an agent that has not come to its end. Whoever claims the run next finds the
+            // tools it called in the journal, and settles those.
+            Ok(None) => return Outcome::Unknown(LATER),
+            Err(_) => return lost(),
+        };
         if !view.class.is_effect() || view.kind != StepKind::Tool {
             // Nothing of it can be left in the world.
             return Outcome::Again(Duration::ZERO);
