@@ -281,10 +281,6 @@ fn inert(section: &EscalationsFile, log: &mut Log) {
             let what = "it never takes effect: there is no `answer_within`";
             log.error(&deny.place, what, "Add answer_within = \"4h\", or remove it");
         }
-        (Some(within), None) if silent => {
-            let what = "it never takes effect: nobody is told, and nothing is denied";
-            log.error(&within.place, what, "Add `levels`, or unanswered = \"deny\"");
-        }
         (Some(within), Some(_)) => {
             let late = |level: &&At<LevelFile>| {
                 level.value.after.as_ref().is_some_and(|after| after.value.0 >= within.value.0)
