@@ -219,10 +219,10 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// A field as a cell; empty if there is nothing.
 pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => readable(text),
-        other => other.to_string(),
+    match value.as_str() {
+        Some(text) => readable(text),
+        None if value.is_null() => String::new(),
+        None => value.to_string(),
     }
 }
 
@@ -286,18 +286,14 @@ fn journal(args: &JournalArgs) -> Result<Exit, Exit> {
     }
     let steps = answer["steps"].as_array().cloned().unwrap_or_default();
     let row = |step: &Value| {
-        let class = match &step["class"] {
-            Value::Object(class) => class.keys().next().cloned().unwrap_or_default(),
-            class => text(class),
-        };
+        // A class with settings is an object of one field.
+        let settings = step["class"].as_object().and_then(|class| class.keys().next());
+        let class = settings.map_or_else(|| text(&step["class"]), Clone::clone);
         let told = ["sequence", "key", "kind", "name", "class", "state", "attempts", "spent_usd", "begun_at"];
         told.iter().map(|field| if *field == "class" { class.clone() } else { text(&step[*field]) }).collect()
     };
     let header = ["#", "KEY", "KIND", "NAME", "CLASS", "STATE", "ATTEMPTS", "USD", "BEGUN"];
-    let more = match &answer["next"] {
-        Value::Null => String::new(),
-        next => format!("There is more: --after {next}\n"),
-    };
+    let more = answer["next"].as_i64().map_or_else(String::new, |next| format!("There is more: --after {next}\n"));
     Ok(out(&(table(&header, steps.iter().map(row)) + &more)))
 }
 

@@ -230,7 +230,17 @@ pub(super) async fn answer(
         Target::Worker(id) if head.method == Method::DELETE => workers::drain(&cx, id, true).await,
         Target::Drain(id) if is_post => workers::drain(&cx, id, false).await,
         Target::Supervisor if is_get => supervisor::show(&cx, &head.headers).await,
-        other => {
+        other @ (Target::Runs
+        | Target::Run(_)
+        | Target::Under(..)
+        | Target::Step(..)
+        | Target::Begin(..)
+        | Target::End(..)
+        | Target::Claim
+        | Target::Workers
+        | Target::Worker(_)
+        | Target::Drain(_)
+        | Target::Supervisor) => {
             super::intake::discard(&head.headers, body).await;
             let message = format!("{} takes {}.", shown_path(path), other.methods());
             Err(Denial::new(Refused::WrongMethod, message))

@@ -113,7 +113,7 @@ pub(super) struct Step<'a> {
 }
 
 pub(super) fn step(step: &StepView) -> Step<'_> {
-    let kept = (!step.payload.is_empty()).then(|| Json(&step.payload));
+    let kept = (!step.payload.is_empty()).then_some(Json(&step.payload));
     let mut shown = Step {
         sequence: step.sequence,
         key: &step.key,
