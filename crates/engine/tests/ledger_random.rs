@@ -161,7 +161,16 @@ impl Onlooker {
                 self.told.push((self.claims, attempt));
                 (self.over, self.confessed, self.absent) = (asked.deadline.max(asked.held_until), None, false);
             }
-            Answer::Execute { .. } => prop_assert_eq!(&self.entry, &before, "said once more"),
+            // Said once more; of what changes nothing, perhaps in other words.
+            Answer::Execute { .. } => {
+                let reworded = class == PURE && self.entry.fingerprint == asked.fingerprint;
+                let same = if reworded {
+                    Entry { fingerprint: before.fingerprint, ..self.entry.clone() }
+                } else {
+                    self.entry.clone()
+                };
+                prop_assert_eq!(Entry { approved: before.approved, ..same }, before.clone(), "said once more");
+            }
             Answer::Verify { attempt } if before.state != LedgerState::Verifying || before.epoch != self.claims => {
                 let quiet = ms(QUIET);
                 let from = self.confessed.unwrap_or(self.over).0 + quiet;
@@ -221,7 +230,7 @@ impl Onlooker {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_ledger_keeps_its_promises(
