@@ -107,7 +107,7 @@ impl World {
                     }
                     Event::Ended(outcome)
                 }
-                Action::Conclude => Event::Tested(Some(self.draw("conclude") % 4 > 0)),
+                Action::Conclude => Event::Tested(Some(!self.draw("conclude").is_multiple_of(4))),
                 Action::Release { .. } => return Claim::GivenBack,
                 Action::Finish(end) => return Claim::Ended(end),
                 Action::Leave => return Claim::Parked,
