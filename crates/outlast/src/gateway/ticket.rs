@@ -184,7 +184,7 @@ impl Held {
             ended,
             payload,
             cost,
-            lease: LEASE,
+            lease: Duration::ZERO,
             if_parked: never_parked(),
         })
     }
