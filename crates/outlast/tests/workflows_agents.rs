@@ -184,12 +184,14 @@ async fn an_unsure_answer_is_shown_to_a_person_who_approves_or_writes_another() 
     let schema = "schema = { type = \"object\", required = [\"yes\", \"confidence\"], properties = { yes = { type = \
                   \"boolean\" }, confidence = { type = \"number\" } } }";
     let toml = rig::provider("a", "openai-compatible", &model.url(), "")
-        + "[routes.main]\ntargets = [\"a/m\"]\ncontract = \"sure\"\n"
+        + "[routes.main]\ntargets = [\"a/m\"]\n"
         + &format!("[contracts.sure]\n{schema}\nconfidence = {{ from = \"confidence\", min = 0.7 }}\n")
         + &workflow(
             "judge",
             "",
-            &[&format!("name = \"decide\"\nkind = \"model\"\nroute = \"main\"\nprompt = \"Is it?\"\n{QUICK}")],
+            &[&format!(
+                "name = \"decide\"\nkind = \"model\"\nroute = \"main\"\ncontract = \"sure\"\nprompt = \"Is it?\"\n{QUICK}"
+            )],
         );
     let desk = Desk::open(&toml).await;
     let run = desk.start("judge", json!({})).await;
