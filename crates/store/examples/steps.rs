@@ -153,6 +153,7 @@ async fn step(store: &dyn Store, run: &ClaimedRun, number: usize, bytes: usize) 
         place: place.clone(),
         journal: None,
         epoch: Some(run.epoch),
+        fence: None,
         lease: LEASE,
         kind: StepKind::Code,
         name: "bench".into(),
@@ -183,7 +184,11 @@ async fn step(store: &dyn Store, run: &ClaimedRun, number: usize, bytes: usize) 
     };
     match store.end_step(end).await? {
         StepEnded::Done => Ok(begun.elapsed()),
-        other => Err(format!("a step did not end: {other:?}").into()),
+        other @ (StepEnded::Failed
+        | StepEnded::Again { .. }
+        | StepEnded::Unknown { .. }
+        | StepEnded::Parked { .. }
+        | StepEnded::Stale) => Err(format!("a step did not end: {other:?}").into()),
     }
 }
 
@@ -304,7 +309,9 @@ async fn park(store: &dyn Store, run: usize, lane: usize) -> Result<(), Failure>
     };
     match store.wait_run(wait).await? {
         Waited::Parked => Ok(()),
-        other => Err(format!("a run does not wait: {other:?}").into()),
+        other @ (Waited::Signal { .. } | Waited::Timer | Waited::Mismatch | Waited::Refused(_)) => {
+            Err(format!("a run does not wait: {other:?}").into())
+        }
     }
 }
 

@@ -76,6 +76,7 @@ pub(super) async fn enter(
         place: place.clone(),
         journal: None,
         epoch,
+        fence: None,
         // A worker's own heartbeats keep its run; a call must not stretch a lease that is meant to be short.
         lease: if epoch.is_some() { Duration::ZERO } else { LEASE },
         kind: StepKind::Model,

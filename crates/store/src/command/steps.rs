@@ -42,6 +42,8 @@ pub struct BeginStep {
     pub journal: Option<(RunRef, Arc<str>)>,
     /// The run's claim. None: the entry has a claim of its own, renewed with [`RenewStep`].
     pub epoch: Option<Epoch>,
+    /// With a claim of its own: the run's claim that must stand as well, in the same transaction.
+    pub fence: Option<Epoch>,
     /// How long a claim of its own stands; with `epoch`, the run's lease is renewed by as much.
     pub lease: Duration,
     /// For people.

@@ -95,6 +95,7 @@ pub(super) fn step(bench: &Bench<'_>, key: &str, class: EffectClass, epoch: Epoc
         place: Place::Step { run: run("r"), key: key.into() },
         journal: None,
         epoch: Some(epoch),
+        fence: None,
         lease: SECOND,
         kind: StepKind::Tool,
         name: "tool".into(),

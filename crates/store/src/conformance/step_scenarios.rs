@@ -21,6 +21,7 @@ scenarios! {
     "a step's result is committed once, and then returned forever" => committed_once,
     "a key with another request is a mismatch, and a changed pure step is told and marked" => mismatch,
     "whoever has lost the lease begins nothing" => fenced_begin,
+    "a step with a claim of its own may be fenced by its run's claim too" => fenced_own_claim,
     "a zombie's end is refused once another has begun the step" => zombie,
     "a late but true end is taken while nobody has begun the step anew" => late_end,
     "what is said twice is written once and answered alike" => said_twice,
@@ -90,6 +91,22 @@ async fn fenced_begin(bench: &mut Bench<'_>) {
     let nobody =
         BeginStep { place: crate::Place::Step { run: run("nobody"), key: "s".into() }, ..step(bench, "s", TX, next) };
     assert_eq!(begin(bench, nobody).await, StepBegun::NoRun);
+}
+
+async fn fenced_own_claim(bench: &mut Bench<'_>) {
+    let epoch = going(bench).await;
+    let own =
+        |bench: &Bench<'_>, key, fence| BeginStep { epoch: None, fence: Some(fence), ..step(bench, key, TX, epoch) };
+    let (attempt, claim) = executes(bench, own(bench, "s", epoch)).await;
+    assert_ne!(claim, epoch, "its claim is its own");
+    assert_eq!(end(bench, of("s"), (attempt, claim), Ended::Done, "result").await, StepEnded::Done);
+    bench.pass(1_000);
+    let lost = StepBegun::Refused(MayNotBegin::Lost);
+    assert_eq!(begin(bench, own(bench, "t", epoch)).await, lost, "the lease has run out: it was not renewed by this");
+    let next = claimed(bench, "v").await.epoch;
+    assert_eq!(begin(bench, own(bench, "t", epoch)).await, lost, "the run is somebody else's");
+    assert_eq!(bench.step(of("t")).await, Ok(None), "nothing was written");
+    executes(bench, own(bench, "t", next)).await;
 }
 
 async fn zombie(bench: &mut Bench<'_>) {

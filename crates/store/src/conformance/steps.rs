@@ -217,6 +217,7 @@ fn begin(begins: &Begins, claims: &runs::Claims, number: u32) -> Option<BeginSte
         place,
         journal,
         epoch,
+        fence: None,
         lease: begins.lease,
         kind: StepKind::Tool,
         name: name("tool", begins.key),

@@ -96,11 +96,11 @@ impl Facts {
         let known = self.kept(&command.place, limits, now);
         let entry = known.as_ref().map(|kept| &kept.entry);
         if let Some(head) = &mut head {
-            let epoch = command.epoch.map(|epoch| epoch.0);
+            let epoch = command.epoch.or(command.fence).map(|epoch| epoch.0);
             if let Err(why) = head.may_ask(epoch, entry, command.undoes.is_some(), now) {
                 return Ok(StepBegun::Refused(why));
             }
-            if let Some(epoch) = epoch {
+            if let Some(Epoch(epoch)) = command.epoch {
                 let _ = head.beat(epoch, command.lease, now);
             }
         }

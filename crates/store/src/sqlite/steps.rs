@@ -55,7 +55,7 @@ pub(super) fn begin(cx: Cx<'_>, command: &BeginStep) -> Outcome<StepBegun> {
     };
     let (known, elsewhere) = known(cx, command, stands)?;
     if let Some(Of { row, known: known_step, .. }) = &mut of {
-        let epoch = command.epoch.map(|epoch| epoch.0);
+        let epoch = command.epoch.or(command.fence).map(|epoch| epoch.0);
         let entry = known.as_ref().map(|kept| &kept.entry);
         if let Err(why) = row.head.may_ask(epoch, entry, command.undoes.is_some(), cx.now) {
             return Ok(StepBegun::Refused(why));
@@ -63,7 +63,7 @@ pub(super) fn begin(cx: Cx<'_>, command: &BeginStep) -> Outcome<StepBegun> {
         if elsewhere {
             return Ok(StepBegun::Mismatch);
         }
-        if let Some(epoch) = epoch {
+        if let Some(Epoch(epoch)) = command.epoch {
             let _ = row.head.beat(epoch, command.lease, cx.now);
         }
         if !*known_step && row.steps.unsigned_abs() >= cx.limits.steps {

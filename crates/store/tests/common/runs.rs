@@ -68,6 +68,7 @@ pub(crate) fn begun(place: Place, epoch: Option<Epoch>, class: EffectClass, inpu
         place,
         journal: None,
         epoch,
+        fence: None,
         lease: HOUR,
         kind: StepKind::Tool,
         name: "tool".into(),

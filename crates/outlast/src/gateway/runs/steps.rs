@@ -107,6 +107,7 @@ fn command(cx: &Cx, key: &Arc<str>, at: &Where, fields: &Fields) -> Result<Begin
         place: at.place.clone(),
         journal: at.journal.clone(),
         epoch,
+        fence: None,
         lease,
         kind: kind(fields)?,
         name,

@@ -1,14 +1,15 @@
 //! Intent, effect, outcome: one entry of the ledger, as the host begins and ends it.
 //!
 //! An attempt has a claim of its own, also in a run that is claimed: two hosts that one worker asks twice must not both
-//! take the second begin for a repetition of the first whose answer was lost. The run's own claim is checked before.
+//! take the second begin for a repetition of the first whose answer was lost. The run's own claim is a fence: checked in the
+//! same transaction, and not renewed, so that a holder that dies in the middle of a long call does not keep the run.
 
 use super::{super::Shared, ToolError, approval::Asking, attempt::Outcome};
 use crate::{clock, failpoint};
 use outlast_engine::run::{Ended, Proof};
 use outlast_model::{
     ToolName, Usd,
-    run::{EffectClass, EscalationKind, RetryBudget, RunState, StepKind},
+    run::{EffectClass, EscalationKind, RetryBudget, StepKind},
 };
 use outlast_store::{
     BeginStep, EndStep, Epoch, Payload, Place, RenewStep, RunRef, StepBegun, StepEnded, StepView, StoreError,
@@ -34,7 +35,7 @@ const WRITES_MAX: u32 = 30;
 pub(super) struct Entry {
     pub(super) place: Place,
     pub(super) journal: Option<(RunRef, Arc<str>)>,
-    /// The run's claim, checked before anything begins.
+    /// The run's claim, checked in the transaction that begins anything.
     pub(super) fence: Option<(RunRef, Epoch)>,
     pub(super) kind: StepKind,
     pub(super) tool: ToolName,
@@ -184,16 +185,6 @@ impl Entry {
         LEASE_MAX.min(self.timeout + MARGIN)
     }
 
-    /// Whether the run's claim stands, where one is named. It is not renewed by this: its holder does that, and a holder
-    /// that dies in the middle of a long call must not keep the run.
-    pub(super) async fn fenced(&self, shared: &Shared) -> Result<bool, StoreError> {
-        let Some((run, epoch)) = &self.fence else { return Ok(true) };
-        let Some(view) = shared.stored(shared.store.run(run.clone())).await? else { return Ok(false) };
-        let now = shared.stored(shared.store.now()).await?;
-        let held = view.state == RunState::Running && view.epoch == *epoch;
-        Ok(held && view.lease_until.is_some_and(|until| until > now))
-    }
-
     /// Writes the intent down, or learns what became of it.
     pub(super) async fn begin(&self, shared: &Shared) -> Result<StepBegun, StoreError> {
         let kept = Kept { tool: self.tool.clone(), arguments: self.arguments.clone() };
@@ -201,6 +192,7 @@ impl Entry {
             place: self.place.clone(),
             journal: self.journal.clone(),
             epoch: None,
+            fence: self.fence.as_ref().map(|(_, epoch)| *epoch),
             lease: self.lease(),
             kind: self.kind,
             name: self.tool.as_str().into(),

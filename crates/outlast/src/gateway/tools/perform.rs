@@ -248,9 +248,6 @@ async fn written(shared: &Arc<Shared>, live: &Arc<Live>, job: Job) -> (ToolName,
 /// One look: it was done, it is done now, or not yet.
 async fn round(shared: Arc<Shared>, live: Arc<Live>, job: Arc<Job>) -> Result<Round, StoreError> {
     let entry = &job.entry;
-    if !entry.fenced(&shared).await? {
-        return Ok(Round::Over(Performed::Refused(outlast_engine::run::MayNotBegin::Lost)));
-    }
     let before = entry.view(&shared).await?;
     let cx = Cx { shared: &shared, live: &live, job: &job, before: before.as_ref() };
     if let Some(pause) = cx.nobody_to_ask() {

@@ -62,6 +62,7 @@ impl Drive {
             place: Place::Step { run: self.run.clone(), key: step.key.clone() },
             journal: None,
             epoch: Some(self.epoch),
+            fence: None,
             lease: self.lease,
             kind: step.kind,
             name: step.name.into(),
