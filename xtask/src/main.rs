@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod prices;
 mod process;
+mod steps;
 mod test;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ usage: cargo xtask <task>
   bench [--quick] [--rounds N] [--only PHASE]... [--null] [--no-build] [--record]
                                     the gateway against a bare hyper proxy; --null: a second proxy instead of the
                                     gateway, to see the noise; --record writes docs/performance.md
+  steps [--record]                  what a durable step costs on SQLite, many idle runs, one long one
   crash [--runs N] [--servers N] [--workers N] [--seconds N] [--seed N] [--ledger-only] [--no-build]
                                     durable runs under SIGKILL, SIGSTOP and failpoints, counted by the world outside;
                                     then the same with blind retry, which has to be found out
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["clients", rest @ ..] => clients::run_alone(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["steps", rest @ ..] => steps::run(rest),
         ["crash", rest @ ..] => crash::run(rest),
         ["vendor-prices", rest @ ..] => prices::run(rest),
         // Hidden: the processes that `bench` and `crash` start.

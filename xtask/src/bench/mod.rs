@@ -15,6 +15,7 @@ pub(crate) mod servers;
 use crate::process::{Running, free_address, target_dir, workspace_root};
 use load::{Load, Took};
 use payload::{Kind, Replies};
+pub(crate) use report::record_between;
 use report::{Report, Row};
 use std::{
     fs,

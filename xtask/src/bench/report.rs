@@ -144,10 +144,18 @@ const END: &str = "<!-- end of bench table -->";
 /// # Errors
 /// The page or one of its markers is missing.
 pub(crate) fn record(page: &Path, table: &str) -> Result<(), String> {
+    record_between(page, table, BEGIN, END)
+}
+
+/// Puts a table into a page, between these markers.
+///
+/// # Errors
+/// The page or one of the markers is missing.
+pub(crate) fn record_between(page: &Path, table: &str, begin: &str, end: &str) -> Result<(), String> {
     let text = fs::read_to_string(page).map_err(|error| format!("{}: {error}", page.display()))?;
     let missing = |marker: &str| format!("{}: no {}", page.display(), marker.trim());
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(|| missing(BEGIN))?;
-    let (_, after) = rest.split_once(END).ok_or_else(|| missing(END))?;
-    fs::write(page, format!("{before}{BEGIN}{table}{END}{after}"))
+    let (before, rest) = text.split_once(begin).ok_or_else(|| missing(begin))?;
+    let (_, after) = rest.split_once(end).ok_or_else(|| missing(end))?;
+    fs::write(page, format!("{before}{begin}{table}{end}{after}"))
         .map_err(|error| format!("{}: {error}", page.display()))
 }
