@@ -81,16 +81,17 @@ pub(super) struct Caller(pub(super) Option<KeyHash>);
 pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
     let dialect = spoken(request.uri().path(), request.headers());
     let request_id = shared.clock.request_id();
+    // A connection keeps the room of its largest request's future for as long as it lives: what is rare or long is boxed.
     let answered = match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/chat/completions") => call(&shared, Dialect::OpenaiChat, &request_id, request).await,
         (&Method::POST, "/v1/messages") => call(&shared, Dialect::Anthropic, &request_id, request).await,
-        (&Method::POST, "/v1/feedback") => feedback::answer(&shared, &request_id, request).await,
+        (&Method::POST, "/v1/feedback") => Box::pin(feedback::answer(&shared, &request_id, request)).await,
         (_, path) if path == "/v1/tools" || path.starts_with("/v1/tools/") => {
-            tools::answer(&shared, &request_id, request).await
+            Box::pin(tools::answer(&shared, &request_id, request)).await
         }
-        (_, path) if runs::serves(path) => runs::answer(&shared, &request_id, request).await,
+        (_, path) if runs::serves(path) => Box::pin(runs::answer(&shared, &request_id, request)).await,
         (_, path) if path.starts_with("/v1/escalations") || path.starts_with("/v1/audit") => {
-            escalations::answer(&shared, &request_id, request).await
+            Box::pin(escalations::answer(&shared, &request_id, request)).await
         }
         _ => admin::answer(&shared, &request_id, request).await,
     };
@@ -218,7 +219,7 @@ async fn call(
     facts.priority = queue::priority(&head.headers)?;
     let (path, tenant) = (head.uri.path(), facts.tenant_hash.as_deref());
     let entry = if head.headers.contains_key(&journal::RUN) {
-        Some(journal::enter(shared, tenant, &head.headers, path, &inbound).await?)
+        Some(Box::pin(journal::enter(shared, tenant, &head.headers, path, &inbound)).await?)
     } else if let Some(key) = head.headers.get(&idempotency::KEY) {
         Some(idempotency::enter(shared, tenant, key, path, &inbound).await?)
     } else {

@@ -1,6 +1,6 @@
 //! Work that waits for a person. Requests that no path could answer are handed over here ([`open`]); runs, steps and
 //! effects come to wait in the command that parks them. [`decide`] takes the decision, [`watch`] sees to it that
-//! somebody hears of what waits, [`view`] and [`lineage`] are what that person is shown.
+//! somebody hears of what waits, [`view`] and [`mod@lineage`] are what that person is shown.
 
 mod audit;
 mod decide;

@@ -1,6 +1,6 @@
 //! Tools: called once where the world lets us promise it, and never guessed about where it does not.
 //!
-//! Read in the order of a call: [`serve`] (`POST /v1/tools/{name}`), [`perform`] (what is asked, whether it may be, how
+//! Read in the order of a call: [`serve`] (`POST /v1/tools/{name}`), [`mod@perform`] (what is asked, whether it may be, how
 //! long it is tried), [`approval`] (what a person is asked), [`ledger`] (intent and outcome, around one attempt),
 //! [`attempt`] (which tool, with what, and what its answer means), then how it is reached: [`http`], [`mcp`],
 //! [`worker`]. [`health`] keeps from asking what is down; [`verify`] finds out what became of what nobody answered.
