@@ -270,8 +270,8 @@ impl Troupe {
         let servers: Vec<String> = self.addresses().iter().map(ToString::to_string).collect();
         let worker = &mut self.workers[at];
         worker.lives += 1;
-        let this = std::env::current_exe().map_err(|error| format!("where am I: {error}"))?;
-        let mut command = Command::new(this);
+        // Built anew beside a running one, this file is another by now; it speaks the same protocol.
+        let mut command = Command::new(target_dir().join("debug/xtask"));
         // Random per process, never a host's name.
         let name = format!("w-{}-{at}-{}", self.rng.next(), worker.lives);
         let policy = if self.blind { "blind" } else { "ledger" };
