@@ -177,7 +177,12 @@ pub(super) async fn exchange(at: &Endpoint, request: Request<Pieces>, timeout: D
         let body = read(Limited::new(body, ANSWER_MAX)).await;
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
-    clock::timeout(timeout, exchanging).await.unwrap_or(Err(Lost::Late))
+    // The time first: a process that was stopped in between must not send what is too late when it wakes.
+    tokio::select! {
+        biased;
+        () = clock::sleep(timeout) => Err(Lost::Late),
+        exchanged = exchanging => exchanged,
+    }
 }
 
 async fn read<B: http_body::Body<Data = Bytes> + Unpin>(mut body: B) -> Option<Bytes> {
