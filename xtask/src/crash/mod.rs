@@ -410,7 +410,7 @@ fn config(provider: SocketAddr, downstream: SocketAddr, blind: bool) -> String {
         )
     };
     let verify = format!(
-        "verify = {{ url = \"http://{downstream}/tickets/find\", done = \"response.found\", result = \"response\" }}\n"
+        "verify = {{ url = \"http://{downstream}/tickets/find\", input = {{ order_id = \"{{{{ arguments.order_id }}}}\" }}, done = \"response.found\", result = \"response\" }}\n"
     );
     let mut text = format!(
         r#"

@@ -89,7 +89,8 @@ impl fmt::Display for Verdict {
         writeln!(f, "{kills} killed, {stops} stopped for a while, {restarts} started again")?;
         writeln!(f, "lost {}, done but missing {}", self.lost.len(), self.missing.len())?;
         for (effect, class) in EFFECTS.into_iter().zip(["keyed", "tx", "verify", "once"]) {
-            writeln!(f, "more than once, {class}: {}", self.twice.get(effect).map_or(0, Vec::len))?;
+            let twice = self.twice.get(effect).map_or(&[][..], Vec::as_slice);
+            writeln!(f, "more than once, {class}: {} {}", twice.len(), twice.join(", "))?;
         }
         let decided: Vec<String> = decided.iter().map(|(verb, times)| format!("{verb} {times}")).collect();
         write!(f, "decided by the reviewer: {}", if decided.is_empty() { "nothing".into() } else { decided.join(", ") })

@@ -143,10 +143,12 @@ impl Step<'_> {
                 "timeout_s": CALL_S, "lease_s": LEASE_S, "question": format!("{} of {}", self.key, self.order),
                 "retry": { "attempts": 6, "base_ms": 50, "cap_ms": 500 },
             });
+            // The attempt's time runs from before it was asked for: the answer may have been long in coming.
+            let asked_at = Instant::now();
             let begun = self.world.until_answered(&self.at("begin"), &begin)?;
             let ended = match (begun.status, begun.body["do"].as_str()) {
                 (200, Some("replay")) => return Ok(()),
-                (200, Some("execute")) => self.execute(&begun.body)?,
+                (200, Some("execute")) => self.execute(&begun.body, asked_at)?,
                 (200, Some("verify")) => self.verify(&begun.body)?,
                 (409, _) => {
                     thread::sleep(Duration::from_millis(200));
@@ -166,17 +168,16 @@ impl Step<'_> {
         format!("/v1/runs/{}/steps/{}/{what}", self.run, self.key)
     }
 
-    fn execute(&self, begun: &Value) -> Result<Value, Stop> {
-        let begun_at = Instant::now();
+    fn execute(&self, begun: &Value, asked_at: Instant) -> Result<Value, Stop> {
         let deadline = Duration::from_millis(begun["deadline_ms"].as_u64().unwrap_or(0));
         let key = begun["idempotency_key"].as_str().unwrap_or_default();
         let headers: Vec<(&str, &str)> = if self.world.blind { vec![] } else { vec![("idempotency-key", key)] };
         let body = json!({ "order_id": self.order }).to_string();
         // What was stopped in between must not send what nobody waits for any more.
-        if begun_at.elapsed() >= deadline {
+        if asked_at.elapsed() >= deadline {
             return self.end(begun, json!({ "error": { "message": "too late to send", "sent": false } }));
         }
-        let patience = deadline.saturating_sub(begun_at.elapsed()).min(Duration::from_secs(CALL_S));
+        let patience = deadline.saturating_sub(asked_at.elapsed()).min(Duration::from_secs(CALL_S));
         let said = ask(self.world.downstream, "POST", self.path, &headers, &body, patience);
         let outcome = match said {
             Ok(Answer { status: 200, body }) => json!({ "ok": body }),
