@@ -163,18 +163,18 @@ fn disturb(options: &Options, blind: bool) -> Result<Verdict, String> {
         thread::spawn(move || reviewer::review(&servers, &downstream, &over))
     };
     let since = Instant::now();
-    while since.elapsed() < options.trouble && !orders.all_done(&troupe.addresses()) {
+    while since.elapsed() < options.trouble && !orders.all_done(&troupe.awake()) {
         troupe.hurt_somebody()?;
     }
     troupe.heal()?;
     let healed = Instant::now();
-    while healed.elapsed() < PATIENCE && !orders.all_done(&troupe.addresses()) {
+    while healed.elapsed() < PATIENCE && !orders.all_done(&troupe.awake()) {
         troupe.mind()?;
         thread::sleep(Duration::from_millis(200));
     }
     over.store(true, Ordering::Relaxed);
     troupe.bill.decided = reviewing.join().unwrap_or_default();
-    Ok(orders.judge(&troupe.addresses(), &downstream, troupe.bill.clone()))
+    Ok(orders.judge(&troupe.awake(), &downstream, troupe.bill.clone()))
 }
 
 /// The runs of one round, by what they are about.
@@ -240,6 +240,11 @@ impl Troupe {
 
     fn addresses(&self) -> Vec<SocketAddr> {
         self.servers.iter().map(|server| server.address).collect()
+    }
+
+    /// The servers that are not stopped: asking the others takes until somebody wakes them.
+    fn awake(&self) -> Vec<SocketAddr> {
+        self.servers.iter().filter(|server| server.stopped.is_none()).map(|server| server.address).collect()
     }
 
     fn start_server(&mut self, at: usize) -> Result<(), String> {
